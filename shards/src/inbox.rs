@@ -1,0 +1,286 @@
+//! The inbox of one user: entries in order of (id, sender), in chunks of a sorted list.
+//!
+//! Owns at most 48 bytes per entry; bodies are elsewhere. An append at the end (ids grow) costs O(1), anything else a
+//! binary search and a move within one chunk. There is no cursor: what is to be sent next is the lowest entry that is
+//! not out, and only a lower bound of it is kept so that finding it is cheap (delivery rule 12).
+
+use std::collections::VecDeque;
+
+use crate::id::{MessageId, PairId, Sequence};
+use crate::names::SenderRef;
+use crate::storage::Place;
+
+/// Entries per chunk.
+const CHUNK: usize = 256;
+
+/// The key of an entry within one inbox of one executor.
+pub type EntryKey = (MessageId, SenderRef);
+
+/// Where the content of an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// In memory only, in this cell; not handed to the storage engine yet.
+    Unlogged(u32),
+    /// In memory, in this cell; the storage engine was asked to append it.
+    Logging(u32),
+    /// On disk.
+    Flushed(Place),
+}
+
+/// One message that no device has acknowledged.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The message.
+    pub id: MessageId,
+    /// Who sent it.
+    pub sender: SenderRef,
+    /// Where its content is.
+    pub content: Content,
+    /// Where confirmations go, together with the sender's login of `epoch`.
+    pub sequence: Sequence,
+    /// The pair in the sender's session.
+    pub pair: PairId,
+    /// Size of the body.
+    pub bytes: u32,
+    /// Which login of the sender the return address belongs to; 0 for none.
+    pub epoch: u16,
+    /// Sent to the recipient's session and not acknowledged.
+    pub out: bool,
+    /// `stored` was told to the present return address.
+    pub told: bool,
+    /// Which other replicas have it on disk: bit n is the n-th other replica of the slot.
+    pub copies: u8,
+}
+
+impl Entry {
+    /// The key.
+    pub fn key(&self) -> EntryKey {
+        (self.id, self.sender)
+    }
+}
+
+/// The entries of one user.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    chunks: VecDeque<VecDeque<Entry>>,
+    len: usize,
+    /// Every entry below this is out.
+    out_below: Option<EntryKey>,
+    /// No entry above this is out.
+    out_top: Option<EntryKey>,
+}
+
+impl Inbox {
+    /// How many entries.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The entry with this key.
+    pub fn entry(&self, key: EntryKey) -> Option<&Entry> {
+        let (chunk, at) = self.find(key).ok()?;
+        Some(&self.chunks[chunk][at])
+    }
+
+    /// The entry with this key.
+    pub fn entry_mut(&mut self, key: EntryKey) -> Option<&mut Entry> {
+        let (chunk, at) = self.find(key).ok()?;
+        Some(&mut self.chunks[chunk][at])
+    }
+
+    /// Puts an entry in. Panics if its key is there: the caller has looked.
+    pub fn insert(&mut self, entry: Entry) {
+        let key = entry.key();
+        if !entry.out && self.out_below.is_some_and(|bound| key < bound) {
+            self.out_below = Some(key);
+        }
+        self.len += 1;
+        match self.chunks.back_mut() {
+            Some(last) if last.back().is_some_and(|e| e.key() < key) => {
+                if last.len() < CHUNK {
+                    last.push_back(entry);
+                } else {
+                    self.chunks.push_back(VecDeque::from([entry]));
+                }
+            }
+            Some(_) => self.insert_within(key, entry),
+            None => self.chunks.push_back(VecDeque::from([entry])),
+        }
+    }
+
+    #[cold]
+    fn insert_within(&mut self, key: EntryKey, entry: Entry) {
+        let Err((chunk, at)) = self.find(key) else { panic!("the entry is in the inbox already") };
+        let list = &mut self.chunks[chunk];
+        list.insert(at, entry);
+        if list.len() > CHUNK {
+            let upper = list.split_off(CHUNK / 2);
+            self.chunks.insert(chunk + 1, upper);
+        }
+    }
+
+    /// Takes an entry out.
+    pub fn remove(&mut self, key: EntryKey) -> Option<Entry> {
+        let (chunk, at) = self.find(key).ok()?;
+        let list = &mut self.chunks[chunk];
+        let entry = list.remove(at)?;
+        self.len -= 1;
+        if list.is_empty() {
+            self.chunks.remove(chunk);
+            if self.chunks.is_empty() {
+                *self = Inbox::default();
+            }
+        } else if list.capacity() > 32 && list.len() * 4 < list.capacity() {
+            list.shrink_to(list.len() * 2);
+        }
+        Some(entry)
+    }
+
+    /// The lowest entry that is not out. Marks it as out.
+    pub fn send_next(&mut self) -> Option<&mut Entry> {
+        let (mut chunk, mut at) = match self.out_below {
+            Some(bound) => self.find(bound).unwrap_or_else(|place| place),
+            None => (0, 0),
+        };
+        while let Some(list) = self.chunks.get(chunk) {
+            match list.iter().skip(at).position(|entry| !entry.out) {
+                Some(more) => {
+                    at += more;
+                    break;
+                }
+                None => (chunk, at) = (chunk + 1, 0),
+            }
+        }
+        let entry = self.chunks.get_mut(chunk)?.get_mut(at)?;
+        entry.out = true;
+        self.out_below = Some(entry.key());
+        self.out_top = self.out_top.max(self.out_below);
+        Some(entry)
+    }
+
+    /// Nothing is out any more: the session it was sent to has ended.
+    pub fn recall(&mut self) {
+        self.out_below = None;
+        let Some(top) = self.out_top.take() else { return };
+        for entry in self.chunks.iter_mut().flatten().take_while(|entry| entry.key() <= top) {
+            entry.out = false;
+        }
+    }
+
+    /// Whether there may be an entry of this sender below this id. Looks at no more than `most` entries and says yes
+    /// when that was not enough.
+    pub fn has_older(&self, sender: SenderRef, id: MessageId, most: usize) -> bool {
+        for (looked, entry) in self.iter().take_while(|entry| entry.id < id).enumerate() {
+            if entry.sender == sender || looked >= most {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// All entries in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.chunks.iter().flatten()
+    }
+
+    /// The lowest entry.
+    pub fn first(&self) -> Option<&Entry> {
+        self.chunks.front().and_then(VecDeque::front)
+    }
+
+    /// Where the key is, or where it would be put.
+    fn find(&self, key: EntryKey) -> Result<(usize, usize), (usize, usize)> {
+        let chunk = self.chunks.partition_point(|list| list.back().is_some_and(|entry| entry.key() < key));
+        let Some(list) = self.chunks.get(chunk) else {
+            return Err((self.chunks.len().saturating_sub(1), self.chunks.back().map_or(0, VecDeque::len)));
+        };
+        let front = &list[0];
+        if front.key() == key {
+            return Ok((chunk, 0));
+        }
+        list.binary_search_by(|entry| entry.key().cmp(&key)).map(|at| (chunk, at)).map_err(|at| (chunk, at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::UserId;
+    use crate::names::Senders;
+
+    fn entry(id: u64, sender: SenderRef) -> Entry {
+        Entry {
+            id: MessageId::v7(id, 0),
+            sender,
+            content: Content::Unlogged(0),
+            sequence: Sequence(0),
+            pair: PairId(0),
+            bytes: 1,
+            epoch: 0,
+            out: false,
+            told: false,
+            copies: 0,
+        }
+    }
+
+    fn sender() -> SenderRef {
+        Senders::new(0).acquire(&UserId::parse(b"alice").unwrap())
+    }
+
+    #[test]
+    fn an_entry_is_small() {
+        assert!(size_of::<Entry>() <= 64, "{}", size_of::<Entry>());
+    }
+
+    #[test]
+    fn agrees_with_a_sorted_map() {
+        let alice = sender();
+        let mut inbox = Inbox::default();
+        let mut model: std::collections::BTreeMap<u64, bool> = Default::default();
+        let mut state = 7u64;
+        for step in 0..60_000u64 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let id = if state >> 63 == 0 { step } else { (state >> 40) % 2_000 };
+            let key = (MessageId::v7(id, 0), alice);
+            match (state >> 32) % 8 {
+                0..=3 if !model.contains_key(&id) => {
+                    inbox.insert(entry(id, alice));
+                    model.insert(id, false);
+                }
+                4 => assert_eq!(inbox.remove(key).is_some(), model.remove(&id).is_some()),
+                5 | 6 => {
+                    let next = model.iter_mut().find(|(_, out)| !**out);
+                    assert_eq!(inbox.send_next().map(|e| e.id.time_ms()), next.as_ref().map(|(id, _)| **id));
+                    if let Some((_, out)) = next {
+                        *out = true;
+                    }
+                }
+                7 if step % 97 == 0 => {
+                    inbox.recall();
+                    model.values_mut().for_each(|out| *out = false);
+                }
+                _ => assert_eq!(inbox.entry(key).is_some(), model.contains_key(&id)),
+            }
+            assert_eq!(inbox.len(), model.len());
+        }
+        assert!(inbox.iter().map(|e| e.id.time_ms()).eq(model.keys().copied()));
+    }
+
+    #[test]
+    fn older_entries_of_the_same_sender_are_seen() {
+        let mut senders = Senders::new(0);
+        let alice = senders.acquire(&UserId::parse(b"alice").unwrap());
+        let bob = senders.acquire(&UserId::parse(b"bob").unwrap());
+        let mut inbox = Inbox::default();
+        inbox.insert(entry(1, bob));
+        inbox.insert(entry(2, alice));
+        assert!(!inbox.has_older(alice, MessageId::v7(2, 0), 10));
+        assert!(inbox.has_older(alice, MessageId::v7(3, 0), 10));
+        assert!(inbox.has_older(alice, MessageId::v7(2, 0), 0));
+    }
+}

@@ -1,0 +1,243 @@
+//! What edges and cores say to each other, over a link, the mesh, or within one executor.
+//!
+//! The same messages travel on every way; each way is first in, first out, and loses a suffix or nothing
+//! (delivery rule 16). Bodies are shared, never copied.
+
+use crate::frame::Code;
+use crate::id::{Body, ExecutorId, Grant, Key, Location, Login, MessageId, NodeId, Phase, ReturnAddress, Sequence, Slot, UserId};
+
+/// A message on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Sender and id.
+    pub key: Key,
+    /// When the sender's edge took it, in ms since the Unix epoch.
+    pub sent_at: u64,
+    /// The body.
+    pub body: Body,
+}
+
+/// Why a message was not taken, and when trying again makes sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// The stable code.
+    pub code: Code,
+    /// Milliseconds to wait before trying again; 0: trying again is useless.
+    pub wait_ms: u32,
+}
+
+/// Who asked about a user's presence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    /// The session that asked.
+    pub login: Login,
+    /// Its number for the question.
+    pub request: u32,
+}
+
+/// What is known about a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PresenceState {
+    /// Not connected; last seen at this time (ms since the Unix epoch), 0 if never.
+    Offline {
+        /// When the user was last seen to leave.
+        last_seen: u64,
+    },
+    /// Connected.
+    Online,
+    /// The user's cores cannot be reached, or a limit was reached.
+    Unknown,
+}
+
+/// To the core half of a node, at the home executor of the slot named by the action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToCore {
+    /// A session begins, or is told again after a link or a lease was lost.
+    Register {
+        /// The user.
+        user: UserId,
+        /// Its login.
+        login: Login,
+        /// The phase of the session.
+        phase: Phase,
+        /// Whether this core is to send from the inbox.
+        drain: bool,
+    },
+    /// A session has ended; counts only if this login is the one registered.
+    Unregister {
+        /// The user.
+        user: UserId,
+        /// Its login.
+        login: Login,
+    },
+    /// The phase of a session has grown (delivery rules 5 and 17).
+    PhaseGrown {
+        /// The user.
+        user: UserId,
+        /// Its login.
+        login: Login,
+        /// The new phase.
+        phase: Phase,
+    },
+    /// A message for the inbox (delivery rule 8).
+    Append {
+        /// The recipient.
+        user: UserId,
+        /// The message.
+        message: Message,
+        /// Where confirmations go.
+        origin: ReturnAddress,
+    },
+    /// The recipient's client has taken these.
+    Ack {
+        /// The recipient.
+        user: UserId,
+        /// What was taken; a list, never "up to".
+        keys: Vec<Key>,
+    },
+    /// Tell me about a user, once or from now on.
+    Lookup {
+        /// About whom.
+        user: UserId,
+        /// Who asks.
+        asker: Asker,
+        /// Whether changes are to be told too.
+        watch: bool,
+    },
+    /// Tell me no more.
+    Unwatch {
+        /// About whom.
+        user: UserId,
+        /// Who asked.
+        login: Login,
+    },
+    /// From the core of another replica.
+    Replica(crate::replica::FromReplica),
+}
+
+/// To the core half of every executor of a node: what concerns no single slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToCores {
+    /// From an edge executor: its presences are alive.
+    Refresh(ExecutorId),
+    /// From a core executor, behind the digests of its slots: nothing else is there (delivery rule 14).
+    Offered {
+        /// Which executor says so.
+        executor: ExecutorId,
+        /// How many executors of that node will.
+        executors: u16,
+        /// Whether its log carries the mark.
+        complete: bool,
+    },
+}
+
+/// To the edge half of one executor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToEdge {
+    /// A core knows a higher login of the user; stamp again (delivery rule 10).
+    Outnumbered {
+        /// The session.
+        to: Login,
+        /// The core that says so.
+        core: NodeId,
+        /// The login it knows.
+        known: Login,
+    },
+    /// A higher login has replaced this session.
+    Replaced {
+        /// The session to end.
+        to: Login,
+    },
+    /// An entry of the inbox.
+    Deliver {
+        /// The recipient's session.
+        to: Login,
+        /// The core that drains.
+        core: NodeId,
+        /// The message.
+        message: Message,
+    },
+    /// Straight from the sender's edge (delivery rule 5).
+    Direct {
+        /// The recipient's session and phase.
+        to: Grant,
+        /// The message.
+        message: Message,
+        /// Where confirmations and bounces go.
+        origin: ReturnAddress,
+    },
+    /// A run of messages of one pair is on disk on that many nodes.
+    Stored {
+        /// The first of them.
+        to: ReturnAddress,
+        /// The last sequence of the run.
+        last: Sequence,
+        /// The highest id of the run.
+        newest: MessageId,
+        /// How many nodes.
+        copies: u8,
+    },
+    /// A run of messages of one pair was acknowledged by the recipient's client.
+    Delivered {
+        /// The first of them.
+        to: ReturnAddress,
+        /// The last sequence of the run.
+        last: Sequence,
+        /// From a core that has nothing older of this sender: up to which id that holds, and the grant.
+        grant: Option<Box<(MessageId, Grant)>>,
+    },
+    /// A direct message was not taken (delivery rule 3).
+    Bounce {
+        /// Which.
+        to: ReturnAddress,
+    },
+    /// A core did not take a message.
+    Refused {
+        /// Which.
+        to: ReturnAddress,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The answer to LOOKUP or WATCH, or a change.
+    Presence {
+        /// Who asked.
+        to: Asker,
+        /// About whom.
+        user: UserId,
+        /// What is known.
+        state: PresenceState,
+    },
+    /// The lease of this edge executor ended at that core: register again what is there.
+    LeaseEnded {
+        /// Which core.
+        core: NodeId,
+    },
+}
+
+/// A message between nodes or executors, with its address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// To the core half of `node`, at the home executor of `slot`.
+    Core {
+        /// Which core.
+        node: NodeId,
+        /// Whose slot.
+        slot: Slot,
+        /// What.
+        message: ToCore,
+    },
+    /// To the core half of every executor of `node`.
+    Cores {
+        /// Which core.
+        node: NodeId,
+        /// What.
+        message: ToCores,
+    },
+    /// To the edge half of one executor (`at.session` tells nothing more than the message does).
+    Edge {
+        /// Which executor.
+        at: Location,
+        /// What.
+        message: ToEdge,
+    },
+}

@@ -1,0 +1,127 @@
+//! What the replicas of a slot tell each other, and how far each of them is in step (delivery rules 8 and 14).
+//!
+//! Every message here concerns one slot and goes to its home executor on the other node.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::{ExecutorId, Key, NodeId, Slot, UserId};
+use crate::peer::Message;
+
+/// From the core of another replica of the same slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromReplica {
+    /// An entry that the other side keeps.
+    Entry {
+        /// The recipient.
+        user: UserId,
+        /// The message.
+        message: Message,
+        /// Whether it is on the other side's disk.
+        flushed: bool,
+    },
+    /// An entry is on the other side's disk.
+    Flushed {
+        /// The recipient.
+        user: UserId,
+        /// Which.
+        key: Key,
+    },
+    /// An entry was taken.
+    Tombstone {
+        /// The recipient.
+        user: UserId,
+        /// Which.
+        key: Key,
+        /// When, in ms since the Unix epoch.
+        taken_at: u64,
+    },
+    /// What the other side has of a slot, told when a link comes up.
+    Digest {
+        /// The slot.
+        slot: Slot,
+        /// Independent of order: equal sets have equal digests. 0 for nothing.
+        digest: u64,
+    },
+    /// Send everything of this slot.
+    Want {
+        /// The slot.
+        slot: Slot,
+    },
+    /// Everything of this slot was sent.
+    Done {
+        /// The slot.
+        slot: Slot,
+    },
+}
+
+/// How far this executor is in step with the core of one other node.
+#[derive(Debug, Default)]
+pub struct InStep {
+    up: bool,
+    complete: bool,
+    offers: BTreeSet<ExecutorId>,
+    digests: BTreeMap<Slot, u64>,
+    offered: bool,
+    wanted: BTreeSet<Slot>,
+}
+
+impl InStep {
+    /// The link is up, for the first time or again: nothing is known about the other side.
+    pub fn on_link_up(&mut self) {
+        *self = InStep { up: true, ..InStep::default() };
+    }
+
+    /// The link is lost.
+    pub fn on_link_down(&mut self) {
+        *self = InStep::default();
+    }
+
+    /// The digest of one slot of the other side.
+    pub fn on_digest(&mut self, slot: Slot, digest: u64) {
+        self.digests.insert(slot, digest);
+    }
+
+    /// One executor of the other side has offered everything. Returns the digests when it was the last one.
+    pub fn on_offered(&mut self, executor: ExecutorId, executors: u16, complete: bool) -> Option<BTreeMap<Slot, u64>> {
+        self.complete = complete && (self.offers.is_empty() || self.complete);
+        self.offers.insert(executor);
+        if !self.up || self.offers.len() < usize::from(executors) {
+            return None;
+        }
+        self.offered = true;
+        Some(std::mem::take(&mut self.digests))
+    }
+
+    /// The content of this slot was asked for.
+    pub fn want(&mut self, slot: Slot) {
+        self.wanted.insert(slot);
+    }
+
+    /// The content of this slot has arrived.
+    pub fn on_done(&mut self, slot: Slot) {
+        self.wanted.remove(&slot);
+    }
+
+    /// Whether the link is up.
+    pub fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Whether the other side's log carries its mark, as far as it has said so.
+    pub fn is_complete(&self) -> bool {
+        self.offered && self.complete
+    }
+
+    /// Whether this side has everything that the other had of this slot when the link came up.
+    pub fn is_synced(&self, slot: Slot) -> bool {
+        self.offered && !self.wanted.contains(&slot)
+    }
+
+    /// The same for all slots.
+    pub fn is_all_synced(&self) -> bool {
+        self.offered && self.wanted.is_empty()
+    }
+}
+
+/// The other replicas of this node's slots, by node.
+pub type Peers = BTreeMap<NodeId, InStep>;

@@ -1,0 +1,122 @@
+//! What a core asks of its storage engine, and what the engine answers.
+//!
+//! A core appends records and names them by (user, key); the engine answers with an opaque [`Place`] once a record is
+//! flushed, and the inbox keeps it so that the engine needs no index of its own. Flushes are told in the order of the
+//! appends: record n of [`StorageEvent::Flushed`] is the n-th append that was not told yet.
+//! The embedded engine is [`crate::log`]; Cassandra speaks the same vocabulary.
+
+use crate::id::{Body, Key, UserId};
+
+/// Where an engine keeps a flushed record. Opaque to the core; the embedded log packs segment and offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place(pub u64);
+
+/// A message of an inbox, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The recipient.
+    pub user: UserId,
+    /// Sender and id.
+    pub key: Key,
+    /// When the sender's edge took it, in ms since the Unix epoch.
+    pub sent_at: u64,
+    /// The body.
+    pub body: Body,
+}
+
+/// What is appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A message of an inbox.
+    Entry(Entry),
+    /// A message that was taken (or has expired): its entry is dead.
+    Tombstone {
+        /// The recipient.
+        user: UserId,
+        /// Sender and id.
+        key: Key,
+        /// When it was taken, in ms since the Unix epoch.
+        taken_at: u64,
+        /// The flushed entry it kills, if this engine holds it: the engine keeps the tombstone at least as long as
+        /// that entry can be found by a recovery.
+        kills: Option<Place>,
+    },
+    /// Everything that other replicas had is in this log, before this record (delivery rule 14).
+    Complete,
+}
+
+/// A request of the core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StorageRequest {
+    /// Append a record. Answered by `Flushed` or `Failed`, in the order of the appends.
+    Append(Record),
+    /// Read a flushed entry. Answered by `Read` or `Damaged`, in any order.
+    Read {
+        /// The recipient.
+        user: UserId,
+        /// Sender and id.
+        key: Key,
+        /// Where it is.
+        place: Place,
+    },
+    /// The record at this place is not needed any more. Not answered.
+    Trim {
+        /// Where it is.
+        place: Place,
+    },
+}
+
+/// An answer of the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StorageEvent {
+    /// The next `places.len()` appends are on disk (fdatasync returned), at these places.
+    Flushed {
+        /// In the order of the appends.
+        places: Vec<Place>,
+    },
+    /// The next `count` appends were dropped and never reach the disk: it is full. Appends behind them are in order.
+    Failed {
+        /// How many appends.
+        count: usize,
+    },
+    /// The disk has no room for entries (`true`) or has room again (`false`). Tombstones have room reserved.
+    Full(bool),
+    /// A read has completed.
+    Read {
+        /// The recipient.
+        user: UserId,
+        /// Sender and id.
+        key: Key,
+        /// When the sender's edge took it, in ms since the Unix epoch.
+        sent_at: u64,
+        /// The body.
+        body: Body,
+    },
+    /// What is at this place is not the record that was written there. It was reported with file and offset.
+    Damaged {
+        /// The recipient.
+        user: UserId,
+        /// Sender and id.
+        key: Key,
+        /// Where it was.
+        place: Place,
+    },
+    /// Found while recovering, in log order, before anything else is told. A later record of the same (user, key)
+    /// replaces an earlier one.
+    Recovered {
+        /// What was found; an entry's body is empty here and `body_bytes` tells its size.
+        record: Record,
+        /// The size of the body, in bytes.
+        body_bytes: u32,
+        /// Where it is.
+        place: Place,
+    },
+    /// The engine wants to give up the segment in which this record is. If the core still needs the record at exactly
+    /// this place, it appends it again and trims the old place when that is flushed; else it does nothing.
+    Relocate {
+        /// What is there, with its body.
+        record: Record,
+        /// Where it is now.
+        place: Place,
+    },
+}

@@ -1,0 +1,366 @@
+//! The text of a RON file as tokens: which field stands where, and `Env("NAME")` replaced by values.
+//!
+//! serde sees values without their places, so line, column and field of a fault come from here. Replacing keeps every
+//! line where it is. What the value of a variable is taken for depends on the same field of the default configuration.
+
+use super::fault::{Fault, Place, Problem};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// A RON file and where it came from.
+#[derive(Debug)]
+pub struct Source {
+    file: PathBuf,
+    /// With `Env` replaced.
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A string or character in quotes.
+    Quoted,
+    /// A name, number or keyword.
+    Word,
+    /// A bracket, colon or comma.
+    Mark(char),
+}
+
+/// A token, and the field whose name or value it belongs to.
+#[derive(Debug)]
+struct Token {
+    kind: Kind,
+    start: usize,
+    end: usize,
+    field: String,
+}
+
+/// What the default configuration has in a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Text,
+    Number,
+    Bool,
+    /// A word such as `Auto`; also what is not in the default configuration.
+    Word,
+    /// A list of texts, or of words and numbers.
+    List { is_quoted: bool },
+}
+
+/// Looks environment variables up.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+impl Source {
+    /// The text as it is, for the compiled-in default.
+    pub fn plain(file: &Path, text: &str) -> Self {
+        Source { file: file.to_path_buf(), text: text.to_owned() }
+    }
+
+    /// Replaces every `Env("NAME")` by the value of the variable.
+    ///
+    /// Errors: a variable that is not set, or whose value is not what the field takes.
+    pub fn with_environment(file: &Path, text: &str, default: &str, environment: Environment) -> Result<Self, Fault> {
+        let mut source = Source { file: file.to_path_buf(), text: String::with_capacity(text.len()) };
+        let shapes = shapes(default);
+        let tokens = tokens(text);
+        let mut copied = 0;
+        for (at, call) in tokens.windows(4).enumerate() {
+            let Some(name) = env_name(text, call) else { continue };
+            let is_whole = at > 0 && tokens[at - 1].kind == Kind::Mark(':');
+            let shape = shapes.get(&call[0].field).copied().unwrap_or(Shape::Word);
+            let shape = if is_whole { shape } else { shape.element() };
+            let value = environment(name).ok_or_else(|| Problem::EnvUnset(name.to_owned()));
+            let literal = value.and_then(|value| shape.literal(name, &value));
+            let place = place(file, text, call[0].start);
+            let literal = literal.map_err(|problem| Fault { place, field: call[0].field.clone(), problem })?;
+            source.text.push_str(&text[copied..call[0].start]);
+            source.text.push_str(&literal);
+            copied = call[3].end;
+        }
+        source.text.push_str(&text[copied..]);
+        Ok(source)
+    }
+
+    /// The place of a position as RON counts it, from 1.
+    pub fn place_of(&self, line: usize, column: usize) -> Place {
+        Place::File { file: self.file.clone(), line, column }
+    }
+
+    /// The field that is being read at a position as RON counts it, from 1.
+    pub fn field_at(&self, line: usize, column: usize) -> String {
+        let before = self.text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
+        let within = self.text[before..].chars().take(column).map(char::len_utf8).sum::<usize>();
+        let tokens = tokens(&self.text);
+        let token = tokens.iter().take_while(|token| token.start < before + within).last();
+        token.map(|token| token.field.clone()).unwrap_or_default()
+    }
+
+    /// Where this field is written, if it is.
+    pub fn place_of_field(&self, field: &str) -> Option<Place> {
+        let tokens = tokens(&self.text);
+        let token = tokens.iter().find(|token| token.field == field)?;
+        Some(place(&self.file, &self.text, token.start))
+    }
+}
+
+fn place(file: &Path, text: &str, offset: usize) -> Place {
+    let before = &text[..offset];
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = before.matches('\n').count() + 1;
+    Place::File { file: file.to_path_buf(), line, column: before[line_start..].chars().count() + 1 }
+}
+
+/// NAME, if these four tokens are `Env("NAME")`.
+fn env_name<'a>(text: &'a str, call: &[Token]) -> Option<&'a str> {
+    let [word, open, name, close] = call else { return None };
+    let is_call = word.kind == Kind::Word
+        && &text[word.start..word.end] == "Env"
+        && open.kind == Kind::Mark('(')
+        && name.kind == Kind::Quoted
+        && close.kind == Kind::Mark(')');
+    is_call.then(|| text[name.start..name.end].trim_matches('"'))
+}
+
+impl Shape {
+    fn of(token: &Token, next: Option<&Token>, text: &str) -> Self {
+        match token.kind {
+            Kind::Quoted => Shape::Text,
+            Kind::Mark(_) => Shape::List { is_quoted: next.is_some_and(|next| next.kind == Kind::Quoted) },
+            Kind::Word if matches!(&text[token.start..token.end], "true" | "false") => Shape::Bool,
+            Kind::Word if is_number(&text[token.start..token.end]) => Shape::Number,
+            Kind::Word => Shape::Word,
+        }
+    }
+
+    fn element(self) -> Self {
+        match self {
+            Shape::List { is_quoted: true } => Shape::Text,
+            Shape::List { is_quoted: false } => Shape::Word,
+            other => other,
+        }
+    }
+
+    /// The RON literal for the value of a variable.
+    fn literal(self, name: &str, value: &str) -> Result<String, Problem> {
+        let value = if self == Shape::Text { value } else { value.trim() };
+        let mismatch =
+            |wanted| Problem::EnvMismatch { name: name.to_owned(), value: value.to_owned(), wanted };
+        match self {
+            Shape::Text => Ok(quote(value)),
+            Shape::Number if is_number(value) => Ok(value.to_owned()),
+            Shape::Number => Err(mismatch("a number")),
+            Shape::Bool if matches!(value, "true" | "false") => Ok(value.to_owned()),
+            Shape::Bool => Err(mismatch("true or false")),
+            Shape::Word if is_number(value) || is_word(value) => Ok(value.to_owned()),
+            Shape::Word if is_list(value) => Ok(value.to_owned()),
+            Shape::Word => Ok(quote(value)),
+            Shape::List { .. } if is_list(value) => Ok(value.to_owned()),
+            Shape::List { .. } if value.contains(['[', ']', '\n']) => Err(mismatch("a list such as a,b or [a, b]")),
+            Shape::List { .. } => {
+                let items: Result<Vec<_>, _> =
+                    value.split(',').map(|item| self.element().literal(name, item.trim())).collect();
+                Ok(format!("[{}]", items?.join(", ")))
+            }
+        }
+    }
+}
+
+fn quote(value: &str) -> String {
+    format!("\"{}\"", value.escape_default())
+}
+
+fn is_number(value: &str) -> bool {
+    value.starts_with(|first: char| first.is_ascii_digit()) && value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn is_word(value: &str) -> bool {
+    value.starts_with(|first: char| first.is_ascii_alphabetic())
+        && value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// One list on one line, and nothing behind it.
+fn is_list(value: &str) -> bool {
+    let tokens = tokens(value);
+    let last = tokens.len().saturating_sub(1);
+    let is_bracket = |at: usize, mark: char| tokens.get(at).is_some_and(|token| token.kind == Kind::Mark(mark));
+    let inner = tokens.iter().take(last).skip(1).all(|token| !matches!(token.kind, Kind::Mark(mark) if mark != ','));
+    last > 0 && is_bracket(0, '[') && is_bracket(last, ']') && inner && !value.contains(['\n', '/'])
+}
+
+fn shapes(default: &str) -> HashMap<String, Shape> {
+    let tokens = tokens(default);
+    let mut shapes = HashMap::new();
+    for (at, pair) in tokens.windows(2).enumerate() {
+        if pair[0].kind == Kind::Mark(':') && pair[1].kind != Kind::Mark('(') {
+            shapes.insert(pair[1].field.clone(), Shape::of(&pair[1], tokens.get(at + 2), default));
+        }
+    }
+    shapes
+}
+
+/// All tokens. Text that is no RON gives tokens too; RON's parser refuses it later.
+fn tokens(text: &str) -> Vec<Token> {
+    let mut tokens: Vec<Token> = Vec::new();
+    // The last name at each depth of brackets.
+    let mut names: Vec<Option<&str>> = vec![None];
+    let mut start = 0;
+    while start < text.len() {
+        let (kind, length) = token(&text[start..]);
+        let end = start + length;
+        match kind {
+            Some(Kind::Mark('(' | '[' | '{')) => names.push(None),
+            Some(Kind::Mark(')' | ']' | '}')) if names.len() > 1 => drop(names.pop()),
+            Some(Kind::Word) if is_name(&text[end..]) => {
+                if let Some(name) = names.last_mut() {
+                    *name = Some(&text[start..end]);
+                }
+            }
+            _ => {}
+        }
+        if let Some(kind) = kind {
+            let field = names.iter().flatten().copied().collect::<Vec<_>>().join(".");
+            tokens.push(Token { kind, start, end, field });
+        }
+        start = end;
+    }
+    tokens
+}
+
+/// Whether a colon comes next: then the word before is a field's name.
+fn is_name(mut rest: &str) -> bool {
+    loop {
+        match token(rest) {
+            (Some(kind), _) => return kind == Kind::Mark(':'),
+            (None, 0) => return false,
+            (None, length) => rest = &rest[length..],
+        }
+    }
+}
+
+/// Kind and length of what the text starts with; no kind for white space, comments and what is unknown.
+fn token(text: &str) -> (Option<Kind>, usize) {
+    let Some(first) = text.chars().next() else { return (None, 0) };
+    if text.starts_with("//") {
+        return (None, text.find('\n').unwrap_or(text.len()));
+    }
+    if text.starts_with("/*") {
+        return (None, block_comment(text));
+    }
+    if let Some(length) = raw_string(text) {
+        return (Some(Kind::Quoted), length);
+    }
+    match first {
+        '"' | '\'' => (Some(Kind::Quoted), quoted(text, first)),
+        '(' | ')' | '[' | ']' | '{' | '}' | ':' | ',' => (Some(Kind::Mark(first)), 1),
+        c if is_word_char(c) => (Some(Kind::Word), text.find(|c| !is_word_char(c)).unwrap_or(text.len())),
+        other => (None, other.len_utf8()),
+    }
+}
+
+fn is_word_char(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '.' | '+' | '-')
+}
+
+fn quoted(text: &str, mark: char) -> usize {
+    let mut is_escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            c if c == mark => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+fn raw_string(text: &str) -> Option<usize> {
+    let hashes = text.strip_prefix('r')?.chars().take_while(|&c| c == '#').count();
+    let inner = text[1 + hashes..].strip_prefix('"')?;
+    let end = format!("\"{}", "#".repeat(hashes));
+    Some(inner.find(&end).map_or(text.len(), |at| 2 + hashes + at + end.len()))
+}
+
+/// Block comments nest.
+fn block_comment(text: &str) -> usize {
+    let mut depth = 0;
+    let mut at = 0;
+    while at < text.len() {
+        let rest = &text.as_bytes()[at..];
+        match rest {
+            [b'/', b'*', ..] => (depth, at) = (depth + 1, at + 2),
+            [b'*', b'/', ..] if depth == 1 => return at + 2,
+            [b'*', b'/', ..] => (depth, at) = (depth - 1, at + 2),
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULT: &str = "(a: (text: \"x\", number: 1, flag: true, word: Auto, list: [\"x\"], words: [tcp]))";
+
+    fn replaced(text: &str, value: &'static str) -> Result<String, Fault> {
+        let environment = |name: &str| (name == "V").then(|| value.to_owned());
+        Source::with_environment(Path::new("f.ron"), text, DEFAULT, &environment).map(|source| source.text)
+    }
+
+    #[test]
+    fn a_variable_becomes_what_the_field_takes() {
+        let cases = [
+            ("text", "it's \"so\"\n", r#""it\'s \"so\"\n""#),
+            ("text", "42", "\"42\""),
+            ("number", " 4_2 ", "4_2"),
+            ("flag", "false", "false"),
+            ("word", "Auto", "Auto"),
+            ("word", "4", "4"),
+            ("word", "[0, 1]", "[0, 1]"),
+            ("word", "/var/lib", "\"/var/lib\""),
+            ("list", "a:1, b:2", "[\"a:1\", \"b:2\"]"),
+            ("list", "[\"a\", \"b\"]", "[\"a\", \"b\"]"),
+            ("words", "tcp,quic", "[tcp, quic]"),
+        ];
+        for (field, value, literal) in cases {
+            let text = format!("(a: (\n{field}: Env(\"V\"), // Env(\"NO\")\n))");
+            let wanted = format!("(a: (\n{field}: {literal}, // Env(\"NO\")\n))");
+            assert_eq!(replaced(&text, value), Ok(wanted), "{field} {value}");
+        }
+        assert_eq!(replaced("(a: (list: [Env(\"V\"), \"y\"]))", "x,y"), Ok("(a: (list: [\"x,y\", \"y\"]))".into()));
+    }
+
+    #[test]
+    fn a_value_cannot_bring_structure_along() {
+        for (field, value) in [("number", "1, flag: true"), ("flag", "yes"), ("list", "[\"a\"], flag: [\"b\"]")] {
+            let fault = replaced(&format!("(a: ({field}: Env(\"V\")))"), value).expect_err(value);
+            assert_eq!(fault.field, format!("a.{field}"));
+            assert!(matches!(fault.problem, Problem::EnvMismatch { .. }), "{fault}");
+        }
+        assert_eq!(replaced("(a: (word: Env(\"V\")))", "x)//"), Ok("(a: (word: \"x)//\"))".into()));
+    }
+
+    #[test]
+    fn an_unset_variable_is_named_with_its_place() {
+        let fault = replaced("(\n  /* Env(\"NO\") /* */ */ a: (text: Env(\"NOPE\")))", "").expect_err("unset");
+        assert_eq!(fault.to_string(), "f.ron:2:34: a.text: the environment variable NOPE is not set");
+    }
+
+    #[test]
+    fn strings_hide_what_is_in_them() {
+        let text = "(a: (text: \"Env(\\\"V\\\")\", list: [r#\"Env(\"V\")\"#]))";
+        assert_eq!(replaced(text, "x"), Ok(text.to_owned()));
+    }
+
+    #[test]
+    fn positions_lead_to_fields_and_back() {
+        let source = Source::plain(Path::new("f.ron"), "(a: (b: 1,\n  c: [2, 3]), d: 4)");
+        assert_eq!(source.field_at(1, 9), "a.b");
+        assert_eq!(source.field_at(2, 10), "a.c");
+        assert_eq!(source.field_at(2, 18), "d");
+        let place = |line, column| Some(Place::File { file: "f.ron".into(), line, column });
+        assert_eq!(source.place_of_field("a.c"), place(2, 3));
+        assert_eq!(source.place_of_field("d"), place(2, 15));
+        assert_eq!(source.place_of_field("a.x"), None);
+    }
+}

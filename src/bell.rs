@@ -62,7 +62,13 @@ impl Bell {
 
     /// True when it was rung, or the network ring has something, and it was not silenced since.
     pub(crate) fn is_ringing(&self) -> bool {
-        kernel::is_readable(&self.0.eventfd)
+        kernel::is_readable(&self.0.eventfd, 0)
+    }
+
+    /// Blocks the thread until it is rung; false if it is not within the time.
+    #[cfg(test)]
+    pub(crate) fn wait(&self, within_ms: i32) -> bool {
+        kernel::is_readable(&self.0.eventfd, within_ms)
     }
 }
 

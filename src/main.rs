@@ -1,1 +1,5 @@
-fn main() {}
+//! The `iris` command.
+
+fn main() -> std::process::ExitCode {
+    iris::cli::main()
+}

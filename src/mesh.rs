@@ -184,20 +184,19 @@ impl<T> Outbound<T> {
             return;
         }
         let mut touched = std::mem::take(&mut self.touched);
-        touched.retain(|&target| {
+        for &target in &touched {
             self.refill(target);
-            !self.lanes[target].backlog.is_empty()
-        });
+        }
         // `Bits::set` relies on it: the items are in the rings before it looks at the bits.
         fence(Ordering::SeqCst);
-        for target in 0..self.lanes.len() {
-            if std::mem::take(&mut self.lanes[target].is_touched) {
-                self.announce(target);
-            }
-        }
         for &target in &touched {
-            self.lanes[target].is_touched = true;
+            self.announce(target);
         }
+        touched.retain(|&target| {
+            let lane = &mut self.lanes[target];
+            lane.is_touched = !lane.backlog.is_empty();
+            lane.is_touched
+        });
         self.touched = touched;
     }
 
@@ -349,5 +348,174 @@ impl<T> Inbound<T> {
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    fn endpoints<T: Send>(executors: usize, bytes_max: usize) -> (Vec<Bell>, Vec<Endpoint<T>>) {
+        let bells: Vec<Bell> = (0..executors).map(|_| Bell::new().unwrap()).collect();
+        let ends = mesh(bells.clone(), bytes_max);
+        (bells, ends)
+    }
+
+    fn taken<T>(end: &mut Endpoint<T>, budget: usize) -> Vec<(usize, T)> {
+        let mut items = Vec::new();
+        end.inbound.drain(budget, |from, item| items.push((from, item)));
+        items
+    }
+
+    #[test]
+    fn memory_is_shared_by_the_rings() {
+        assert_eq!(slots_per_ring(64, 64 << 20, 64), 256);
+        assert_eq!(slots_per_ring(2, 64 << 20, 64), SLOTS_MAX);
+        assert_eq!(slots_per_ring(64, 0, 64), SLOTS_MIN);
+        assert_eq!(slots_per_ring(1, 64 << 20, 0), SLOTS_MAX);
+    }
+
+    #[test]
+    fn items_arrive_in_order_and_the_bell_rings_once() {
+        let (bells, mut ends) = endpoints::<u32>(2, 1 << 20);
+        bells[1].arm();
+        for item in 0..100 {
+            ends[0].outbound.push(1, item);
+        }
+        assert!(!bells[1].is_ringing(), "not before the turn ends");
+        ends[0].outbound.flush();
+        assert!(bells[1].is_ringing());
+        let items: Vec<u32> = taken(&mut ends[1], 1000).into_iter().map(|(_, item)| item).collect();
+        assert_eq!(items, (0..100).collect::<Vec<_>>());
+        assert!(ends[1].inbound.is_idle());
+    }
+
+    #[test]
+    fn an_executor_can_send_to_itself() {
+        let (_, mut ends) = endpoints::<u32>(1, 1 << 20);
+        ends[0].outbound.push(0, 7);
+        ends[0].outbound.flush();
+        assert!(!ends[0].inbound.is_idle());
+        assert_eq!(taken(&mut ends[0], 10), [(0, 7)]);
+    }
+
+    #[test]
+    fn what_does_not_fit_waits_in_order_and_the_receiver_tells_of_room() {
+        let (bells, mut ends) = endpoints::<usize>(2, 0);
+        for item in 0..SLOTS_MIN + 5 {
+            ends[0].outbound.push(1, item);
+        }
+        ends[0].outbound.flush();
+        assert_eq!(ends[0].outbound.backlog_len(1), 5);
+        assert_eq!(ends[0].outbound.backlog_total(), 5);
+        bells[0].arm();
+        assert!(ends[0].inbound.is_idle(), "a backlog alone keeps nobody awake");
+        let first = taken(&mut ends[1], SLOTS_MIN);
+        assert!(bells[0].is_ringing(), "there is room again");
+        assert!(!ends[0].inbound.is_idle());
+        assert!(taken(&mut ends[0], 10).is_empty());
+        ends[0].outbound.flush();
+        assert_eq!(ends[0].outbound.backlog_total(), 0);
+        let all = first.into_iter().chain(taken(&mut ends[1], 100)).map(|(_, item)| item);
+        assert_eq!(all.collect::<Vec<_>>(), (0..SLOTS_MIN + 5).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_budget_leaves_the_rest_and_serves_everybody() {
+        let (_, mut ends) = endpoints::<usize>(3, 1 << 20);
+        for item in 0..10 {
+            ends[0].outbound.push(2, item);
+            ends[1].outbound.push(2, item);
+        }
+        ends[0].outbound.flush();
+        ends[1].outbound.flush();
+        let mut seen = [0; 3];
+        for _ in 0..2 {
+            for (from, _) in taken(&mut ends[2], 4) {
+                seen[from] += 1;
+            }
+            assert!(!ends[2].inbound.is_idle());
+        }
+        assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+        assert_eq!(taken(&mut ends[2], 100).len(), 12);
+        assert!(ends[2].inbound.is_idle());
+    }
+
+    /// One executor of the stress: sends its share in small turns, sleeps when idle, ends when it
+    /// has everything from everybody and nothing left to send.
+    fn live(own: usize, mut end: Endpoint<u64>, bell: Bell, share: u64) {
+        let executors = end.outbound.executors();
+        let mut next = vec![0u64; executors];
+        let (mut sent, mut received) = (0, 0);
+        let all = share * executors as u64;
+        while sent < share || received < all || end.outbound.backlog_total() > 0 {
+            // Uneven turns, so that rings fill, sleeps happen and wake-ups cross.
+            for _ in 0..(own as u64 * 7 + sent) % 40 + 1 {
+                if sent < share {
+                    (0..executors).for_each(|target| end.outbound.push(target, sent));
+                    sent += 1;
+                }
+            }
+            received += end.inbound.drain(64, |from, item| {
+                assert_eq!(item, next[from], "out of order from {from}");
+                next[from] += 1;
+            }) as u64;
+            end.outbound.flush();
+            let is_waiting = sent == share && end.inbound.is_idle();
+            if is_waiting && (received < all || end.outbound.backlog_total() > 0) {
+                sleep(own, &bell, &end);
+            }
+        }
+    }
+
+    fn sleep(own: usize, bell: &Bell, end: &Endpoint<u64>) {
+        bell.silence();
+        bell.arm();
+        if end.inbound.is_idle() {
+            assert!(bell.wait(20_000), "lost wake of executor {own}");
+        }
+        bell.disarm();
+    }
+
+    fn stress(executors: usize, share: u64) {
+        let (bells, ends) = endpoints::<u64>(executors, 0);
+        let start = Barrier::new(executors);
+        thread::scope(|scope| {
+            for (own, (end, bell)) in ends.into_iter().zip(bells).enumerate() {
+                let start = &start;
+                scope.spawn(move || {
+                    start.wait();
+                    live(own, end, bell, share);
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn no_wake_is_lost_between_few() {
+        for executors in [1, 2, 3] {
+            stress(executors, 60_000);
+        }
+    }
+
+    #[test]
+    fn no_wake_is_lost_between_many() {
+        stress(16, 4_000);
+        stress(64, 300);
+    }
+
+    #[test]
+    fn descriptors_in_a_dropped_mesh_are_closed() {
+        let (_, mut ends) = endpoints::<std::sync::Arc<()>>(2, 0);
+        let item = std::sync::Arc::new(());
+        for _ in 0..SLOTS_MIN + 3 {
+            ends[0].outbound.push(1, item.clone());
+        }
+        ends[0].outbound.flush();
+        drop(ends);
+        assert_eq!(std::sync::Arc::strong_count(&item), 1);
     }
 }

@@ -81,6 +81,8 @@ pub struct SocketCounters {
 pub struct SocketSettings {
     /// Queue sizes of the network ring.
     pub sizes: RingSizes,
+    /// The best that the kernel offers, unless one is named.
+    pub mode: Option<RingMode>,
     /// Longest spin before a sleep. Zero where executors share CPUs.
     pub spin: Duration,
     /// Turns before [`Sockets::give_way`] lets glommio's own I/O through.
@@ -91,6 +93,7 @@ impl Default for SocketSettings {
     fn default() -> Self {
         SocketSettings {
             sizes: RingSizes { submissions: 256, completions: 4096 },
+            mode: None,
             spin: Duration::from_micros(50),
             turns_max: 32,
         }
@@ -160,7 +163,10 @@ pub struct Sockets {
 impl Sockets {
     /// Inside the executor that will use it. Fails without io_uring or descriptors.
     pub fn new(settings: SocketSettings, pulse: Pulse) -> io::Result<Sockets> {
-        let ring = Ring::new(settings.sizes)?;
+        let ring = match settings.mode {
+            None => Ring::best(settings.sizes)?,
+            Some(mode) => Ring::with_mode(settings.sizes, mode)?,
+        };
         let bell = pulse.bell().clone();
         ring.signal(bell.as_raw_fd())?;
         let doorbell = PollableFd::new(bell.clone()).map_err(io::Error::from)?;

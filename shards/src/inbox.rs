@@ -188,6 +188,11 @@ impl Inbox {
         self.chunks.iter().flatten()
     }
 
+    /// Shows every entry in order; the caller changes no key.
+    pub fn each_mut(&mut self, then: impl FnMut(&mut Entry)) {
+        self.chunks.iter_mut().flatten().for_each(then);
+    }
+
     /// The lowest entry.
     pub fn first(&self) -> Option<&Entry> {
         self.chunks.front().and_then(VecDeque::front)

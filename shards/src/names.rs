@@ -61,6 +61,11 @@ impl Senders {
         SenderRef(index)
     }
 
+    /// One more reference to a sender that has one.
+    pub fn retain(&mut self, sender: SenderRef) {
+        self.sender_mut(sender).references += 1;
+    }
+
     /// One reference less.
     pub fn release(&mut self, sender: SenderRef) {
         let entry = self.sender_mut(sender);

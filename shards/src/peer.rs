@@ -4,7 +4,9 @@
 //! (delivery rule 16). Bodies are shared, never copied.
 
 use crate::frame::Code;
-use crate::id::{Body, ExecutorId, Grant, Key, Location, Login, MessageId, NodeId, Phase, ReturnAddress, Sequence, Slot, UserId};
+use crate::id::{
+    Body, ExecutorId, Grant, Key, Location, Login, MessageId, NodeId, Phase, ReturnAddress, Sequence, Slot, UserId,
+};
 
 /// A message on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]

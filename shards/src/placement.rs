@@ -18,6 +18,14 @@ impl Placement {
         Placement { replicas }
     }
 
+    /// The other nodes that share a slot with this one, in order of preference. Empty for a node that keeps none.
+    pub fn peers(&self, node: NodeId) -> Vec<NodeId> {
+        if !self.replicas.contains(&node) {
+            return Vec::new();
+        }
+        self.replicas.iter().copied().filter(|&other| other != node).collect()
+    }
+
     /// The nodes that keep a slot, the preferred one first. Never empty.
     #[inline]
     pub fn replicas(&self, _slot: Slot) -> &[NodeId] {

@@ -195,16 +195,21 @@ pub fn decode(bytes: &[u8], at: At) -> Result<Decoded<'_>, Invalid> {
     Ok(Decoded { content, slot: Slot(head.slot), bytes: whole })
 }
 
-/// The offset of the next valid record at or behind `from`, or `None`.
-pub fn next_valid(bytes: &[u8], from: u32, at: At) -> Option<u32> {
-    let mut offset = padded(from as usize);
-    while offset + RECORD_BYTES_MIN <= bytes.len() {
-        let rest = &bytes[offset..];
-        // Checksums of a written record are not both zero, and most of what is searched is zeros.
-        if rest[..8] != [0; 8] && decode(rest, At { offset: offset as u32, ..at }).is_ok() {
-            return Some(offset as u32);
+/// Searches behind damage: the index, at or behind `from`, of the next right header, whatever its payload. `base` is
+/// where `bytes` start.
+pub fn next_header(bytes: &[u8], from: usize, base: At) -> Option<usize> {
+    let mut here = padded(from);
+    while here + HEADER_BYTES <= bytes.len() {
+        let rest = &bytes[here..];
+        // Both checksums of a written record are not zero, and most of what is searched is zeros.
+        if rest[..8] != [0; 8] {
+            let at = At { offset: base.offset + here as u32, ..base };
+            match decode(rest, at) {
+                Err(Invalid::Empty | Invalid::Header) => {}
+                Ok(_) | Err(Invalid::Short(_) | Invalid::Payload(_)) => return Some(here),
+            }
         }
-        offset += ALIGN_BYTES;
+        here += ALIGN_BYTES;
     }
     None
 }

@@ -43,7 +43,9 @@ enum Shape {
     /// A word such as `Auto`; also what is not in the default configuration.
     Word,
     /// A list of texts, or of words and numbers.
-    List { is_quoted: bool },
+    List {
+        is_quoted: bool,
+    },
 }
 
 /// Looks environment variables up.
@@ -80,18 +82,18 @@ impl Source {
         Ok(source)
     }
 
-    /// The place of a position as RON counts it, from 1.
-    pub fn place_of(&self, line: usize, column: usize) -> Place {
-        Place::File { file: self.file.clone(), line, column }
-    }
-
-    /// The field that is being read at a position as RON counts it, from 1.
-    pub fn field_at(&self, line: usize, column: usize) -> String {
+    /// Place and field of what stands at a position as RON counts it, from 1.
+    pub fn locate(&self, line: usize, column: usize) -> (Place, String) {
         let before = self.text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
-        let within = self.text[before..].chars().take(column).map(char::len_utf8).sum::<usize>();
+        let within = self.text[before..].chars().take(column.saturating_sub(1)).map(char::len_utf8).sum::<usize>();
         let tokens = tokens(&self.text);
-        let token = tokens.iter().take_while(|token| token.start < before + within).last();
-        token.map(|token| token.field.clone()).unwrap_or_default()
+        let next = tokens.iter().position(|token| token.end > before + within).unwrap_or(tokens.len());
+        // Faults of a value are found behind it.
+        let is_behind = tokens.get(next).is_none_or(|token| matches!(token.kind, Kind::Mark(',' | ')' | ']')));
+        match tokens.get(if is_behind { next.saturating_sub(1) } else { next }) {
+            Some(token) => (place(&self.file, &self.text, token.start), token.field.clone()),
+            None => (Place::File { file: self.file.clone(), line, column }, String::new()),
+        }
     }
 
     /// Where this field is written, if it is.
@@ -142,8 +144,7 @@ impl Shape {
     /// The RON literal for the value of a variable.
     fn literal(self, name: &str, value: &str) -> Result<String, Problem> {
         let value = if self == Shape::Text { value } else { value.trim() };
-        let mismatch =
-            |wanted| Problem::EnvMismatch { name: name.to_owned(), value: value.to_owned(), wanted };
+        let mismatch = |wanted| Problem::EnvMismatch { name: name.to_owned(), value: value.to_owned(), wanted };
         match self {
             Shape::Text => Ok(quote(value)),
             Shape::Number if is_number(value) => Ok(value.to_owned()),
@@ -154,7 +155,6 @@ impl Shape {
             Shape::Word if is_list(value) => Ok(value.to_owned()),
             Shape::Word => Ok(quote(value)),
             Shape::List { .. } if is_list(value) => Ok(value.to_owned()),
-            Shape::List { .. } if value.contains(['[', ']', '\n']) => Err(mismatch("a list such as a,b or [a, b]")),
             Shape::List { .. } => {
                 let items: Result<Vec<_>, _> =
                     value.split(',').map(|item| self.element().literal(name, item.trim())).collect();
@@ -169,7 +169,8 @@ fn quote(value: &str) -> String {
 }
 
 fn is_number(value: &str) -> bool {
-    value.starts_with(|first: char| first.is_ascii_digit()) && value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    value.starts_with(|first: char| first.is_ascii_digit())
+        && value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 fn is_word(value: &str) -> bool {
@@ -332,18 +333,20 @@ mod tests {
 
     #[test]
     fn a_value_cannot_bring_structure_along() {
-        for (field, value) in [("number", "1, flag: true"), ("flag", "yes"), ("list", "[\"a\"], flag: [\"b\"]")] {
+        for (field, value) in [("number", "1, flag: true"), ("flag", "yes")] {
             let fault = replaced(&format!("(a: ({field}: Env(\"V\")))"), value).expect_err(value);
             assert_eq!(fault.field, format!("a.{field}"));
             assert!(matches!(fault.problem, Problem::EnvMismatch { .. }), "{fault}");
         }
+        let quoted = "(a: (list: [\"[\\\"a\\\"]\", \"flag: [\\\"b\\\"]\"]))";
+        assert_eq!(replaced("(a: (list: Env(\"V\")))", "[\"a\"], flag: [\"b\"]"), Ok(quoted.into()));
         assert_eq!(replaced("(a: (word: Env(\"V\")))", "x)//"), Ok("(a: (word: \"x)//\"))".into()));
     }
 
     #[test]
     fn an_unset_variable_is_named_with_its_place() {
         let fault = replaced("(\n  /* Env(\"NO\") /* */ */ a: (text: Env(\"NOPE\")))", "").expect_err("unset");
-        assert_eq!(fault.to_string(), "f.ron:2:34: a.text: the environment variable NOPE is not set");
+        assert_eq!(fault.to_string(), "f.ron:2:35: a.text: the environment variable NOPE is not set");
     }
 
     #[test]
@@ -355,12 +358,12 @@ mod tests {
     #[test]
     fn positions_lead_to_fields_and_back() {
         let source = Source::plain(Path::new("f.ron"), "(a: (b: 1,\n  c: [2, 3]), d: 4)");
-        assert_eq!(source.field_at(1, 9), "a.b");
-        assert_eq!(source.field_at(2, 10), "a.c");
-        assert_eq!(source.field_at(2, 18), "d");
-        let place = |line, column| Some(Place::File { file: "f.ron".into(), line, column });
-        assert_eq!(source.place_of_field("a.c"), place(2, 3));
-        assert_eq!(source.place_of_field("d"), place(2, 15));
+        let place = |line, column| Place::File { file: "f.ron".into(), line, column };
+        assert_eq!(source.locate(1, 8), (place(1, 9), "a.b".into()));
+        assert_eq!(source.locate(2, 10), (place(2, 10), "a.c".into()));
+        assert_eq!(source.locate(2, 19), (place(2, 18), "d".into()));
+        assert_eq!(source.place_of_field("a.c"), Some(place(2, 3)));
+        assert_eq!(source.place_of_field("d"), Some(place(2, 15)));
         assert_eq!(source.place_of_field("a.x"), None);
     }
 }

@@ -99,7 +99,7 @@ pub(crate) struct Ring {
 
 impl Ring {
     /// The best ring that this kernel offers.
-    pub(crate) fn new(sizes: RingSizes) -> io::Result<Ring> {
+    pub(crate) fn best(sizes: RingSizes) -> io::Result<Ring> {
         let mut refused = io::Error::from_raw_os_error(libc::EINVAL);
         for mode in [RingMode::Deferred, RingMode::Cooperative, RingMode::Plain] {
             match Ring::with_mode(sizes, mode) {
@@ -268,11 +268,11 @@ pub(crate) fn eventfd(value: u32) -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
-/// True when a read of `file` would not block; asks without waiting.
-pub(crate) fn is_readable(file: &File) -> bool {
+/// True when a read of `file` would not block, at once or within the time; -1 waits for ever.
+pub(crate) fn is_readable(file: &File, within_ms: i32) -> bool {
     let mut poll = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one pollfd, on this stack for the whole call.
-    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
+    unsafe { libc::poll(&raw mut poll, 1, within_ms) == 1 }
 }
 
 /// A limit of this process.

@@ -68,7 +68,7 @@ impl Reading {
         self.wanted.sort_unstable_by_key(|wanted| wanted.place);
         for wanted in self.wanted.drain(..) {
             let Spot { segment, offset, bytes } = unpack(wanted.place);
-            let end = offset.saturating_add(bytes).min(config.segment_bytes);
+            let end = offset.saturating_add(bytes);
             match self.queued.back_mut() {
                 Some(run) if run.takes(segment, offset, end, config.read_bytes_max) => {
                     run.end = run.end.max(end);
@@ -107,10 +107,5 @@ impl Run {
 fn found(wanted: &Wanted, record: &[u8], at: At) -> Option<StorageEvent> {
     let Content::Entry { user, sender, id, sent_at, body } = decode(record, at).ok()?.content else { return None };
     let right = user == wanted.user.as_bytes() && sender == wanted.key.sender.as_bytes() && id == wanted.key.id;
-    right.then(|| StorageEvent::Read {
-        user: wanted.user.clone(),
-        key: wanted.key.clone(),
-        sent_at,
-        body: body.into(),
-    })
+    right.then(|| StorageEvent::Read { user: wanted.user.clone(), key: wanted.key.clone(), sent_at, body: body.into() })
 }

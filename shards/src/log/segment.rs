@@ -27,6 +27,11 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
+    /// A segment whose file is lost.
+    pub fn missing() -> Self {
+        Segment { missing: true, ..Segment::default() }
+    }
+
     /// Counts a record.
     pub fn on_record(&mut self, place: Place) {
         self.live_records += 1;

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::place::{pack, unpack};
+use super::place::pack;
 use super::{LogAction, LogConfig};
 use crate::record::{At, COMMIT_BYTES, Position, encode, encode_commit};
 use crate::storage::{Place, Record, StorageEvent};
@@ -154,7 +154,8 @@ impl Staging {
 
     /// Whether a batch of this segment is not flushed.
     pub fn has(&self, segment: u32) -> bool {
-        let first = self.untold.iter().find(|&&place| place != FAILED);
-        first.is_some_and(|&place| unpack(place).segment <= segment)
+        let in_flight = self.in_flight.as_ref().map(|batch| batch.end.segment);
+        let staged = self.closed.front().or(self.open.as_ref()).map(|batch| batch.start.segment);
+        in_flight.or(staged).is_some_and(|first| first <= segment)
     }
 }

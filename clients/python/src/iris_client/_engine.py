@@ -1,9 +1,9 @@
 """The client's side of the protocol as a machine without I/O: bytes in, bytes out, time as an argument.
 
 Owns one user's session over all its connections: opening, the two halves (`_outbox`, `_inbox`), presence, pings, drain,
-reconnecting, the end. The drivers (`_link`, `_async_link`) move the bytes, call `on_timer` no later than `next_deadline`,
-and disconnect when `must_disconnect` says so. Invariants: once `ended` is set nothing waits for an answer; nothing but
-HELLO is written before WELCOME. Times are seconds of a monotonic clock. Not safe for threads: the driver sees to that.
+reconnecting, the end. The drivers (`_link`, `_async_link`) move the bytes, call `on_timer` no later than
+`next_deadline`, and disconnect when `must_disconnect` says so. Invariants: once `ended` is set nothing waits for an
+answer; nothing but HELLO is written before WELCOME. Times are seconds of a monotonic clock; the driver locks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import random
 from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Tuple, Union
 
+from ._backoff import Backoff
 from ._frames import (
     Close,
     Code,
@@ -84,8 +85,9 @@ class Engine:
     ) -> None:
         self._hello = _hello(user, token)
         self._settings = settings
-        self._rng = rng or random.SystemRandom()
-        self._ids = IdSource(self._rng)
+        rng = rng or random.SystemRandom()
+        self._ids = IdSource(rng)
+        self._backoff = Backoff(settings.backoff_s_min, settings.backoff_s_max, rng)
         self.outbox = Outbox(settings.queue_messages_max, settings.queue_bytes_max)
         self.inbox = Inbox()
         self.presence = PresenceDesk()
@@ -99,12 +101,10 @@ class Engine:
         self._out = bytearray()
         self._decoder = _new_decoder()
         self._clock_ahead_ms = 0.0
-        self._attempts = 0
         self._faults = 0
         self._has_left = False
         self._has_progress = False
         self._why_lost = ""
-        self._wait_until: Optional[float] = None
         self._opened_at = self._welcomed_at = 0.0
         self._sent_at = self._heard_at = 0.0
         self._ping_s = settings.ping_s_max
@@ -182,7 +182,7 @@ class Engine:
         if not self.was_welcomed:
             self.end(CannotConnect(sentence))
             return
-        self._plan_reconnect(now)
+        self.reconnect_at = self._backoff.next_attempt(now)
 
     def on_lost(self, now: float, sentence: str) -> None:
         """The connection is gone, by whoever's wish. `sentence` is the driver's, naming host and port."""
@@ -203,20 +203,9 @@ class Engine:
             self.reconnect_at = now
             return
         if was_ready and (self._has_progress or now - self._welcomed_at >= self._settings.settled_s):
-            self._attempts = 0
-        self._plan_reconnect(now)
+            self._backoff.reset()
+        self.reconnect_at = self._backoff.next_attempt(now)
         self._close_if_idle()
-
-    def _plan_reconnect(self, now: float) -> None:
-        settings = self._settings
-        longest = min(settings.backoff_s_max, settings.backoff_s_min * 2.0 ** min(self._attempts, 30))
-        self._attempts += 1
-        self.reconnect_at = now + longest * self._rng.uniform(0.5, 1.0)
-        if self._wait_until is not None:
-            # Many clients were told the same time: they spread behind it, not before.
-            spread = max(0.0, self._wait_until - now) * self._rng.uniform(0.0, 0.1)
-            self.reconnect_at = max(self.reconnect_at, self._wait_until + spread)
-            self._wait_until = None
 
     def _disconnect(self, why: str) -> None:
         self.must_disconnect = True
@@ -298,7 +287,7 @@ class Engine:
         self.last_close = error
         self._disconnect(f"the server closed it: {error}")
         if frame.wait_ms:
-            self._wait_until = now + frame.wait_ms / 1000
+            self._backoff.wait_until(now + frame.wait_ms / 1000)
         if frame.code == Code.TAKEN_OVER:
             self.end(TakenOver(frame.code, frame.wait_ms / 1000, frame.reason))
         elif frame.code in _FINAL:

@@ -1,8 +1,8 @@
 """The threaded driver: one background thread moves the engine's bytes over one connection after another.
 
-Owns the socket, the lock around the engine, and those who wait. The thread reads, so a program that only sends is served
-too; a caller that waits for its answer writes by itself when it can, which saves one change of threads. Invariants: the
-engine is touched only under `lock`; only the thread opens, reads and closes the socket.
+Owns the socket, the lock around the engine, and those who wait. The thread reads, so a program that only sends is
+served too; a caller that waits for its answer writes by itself when it can, which saves one change of threads.
+Invariants: the engine is touched only under `lock`; only the thread opens, reads and closes the socket.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class Link:
                 data = b""
         with self.lock:
             now = time.monotonic()
-            if data:
+            if data and not self.engine.must_disconnect:
                 self.engine.on_bytes(data, now)
             self.engine.on_timer(now)
             is_alive = data != b"" and self._write()
@@ -247,15 +247,18 @@ class Link:
                 self._disconnect()
             self._notify()
             self._selector.close()
-            self._wake_reader.close()
-            self._wake_writer.close()
+
+    def __del__(self) -> None:
+        # Not earlier: as long as somebody holds the link, `abandon` may write without the lock.
+        self._wake_reader.close()
+        self._wake_writer.close()
 
 
 _links: "weakref.WeakSet[Link]" = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    """At the end of the program: what was taken is still acknowledged, what was sent still confirmed, in bounded time."""
+    """At the end of the program: what was taken is acknowledged and what was sent confirmed, in bounded time."""
     until = time.monotonic() + _EXIT_S_MAX
     links = list(_links)
     for link in links:

@@ -335,7 +335,7 @@ class FrameDecoder:
         self._ignores_unknown = ignores_unknown
         self._segments: List[bytes] = []
         self._held = 0
-        self._needed = 5
+        self._needed = 4
 
     def feed(self, segment: bytes) -> Iterator[Frame]:
         """The frames that are complete now. What stands before a fault is yielded before `DecodeError` is raised."""
@@ -346,8 +346,8 @@ class FrameDecoder:
             return
         buffer = b"".join(self._segments)
         at = 0
-        self._needed = 5
-        while len(buffer) - at >= 5:
+        self._needed = 4
+        while len(buffer) - at >= 4:
             length = int.from_bytes(buffer[at : at + 4], "big")
             self._check_length(length)
             if len(buffer) - at < 4 + length:

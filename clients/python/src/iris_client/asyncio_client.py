@@ -24,7 +24,7 @@ def _until(timeout: Optional[float]) -> Optional[float]:
 
 
 class AsyncSendFuture(Sending):
-    """The confirmation of one message, to come. It survives lost connections. `await` it, or `await result(timeout)`."""
+    """The confirmation of one message, to come, over lost connections too. `await` it, or `await result(timeout)`."""
 
     __slots__ = ("_waiting",)
 

@@ -205,7 +205,9 @@ class IrisClient:
         """Sends and returns once confirmed. Raises `Refused`; `TimeoutError` if `timeout` passes first, with the
         message still under way."""
         until = _until(timeout)
-        future = self.send_nowait(to, text_or_bytes, id, timeout=timeout)
+        future = self._queue(to, text_or_bytes, id, until)
+        with future._link.lock:
+            future._link.write_now()
         return future.result(None if until is None else max(0.0, until - time.monotonic()))
 
     def send_nowait(
@@ -213,19 +215,25 @@ class IrisClient:
     ) -> SendFuture:
         """Sends without waiting for the confirmation. Blocks only while the client's queue is full, at most `timeout`
         seconds; then `QueueFull` is raised and nothing was sent."""
+        future = self._queue(to, text_or_bytes, id, _until(timeout))
+        with future._link.lock:
+            # The thread writes what has gathered by the time it gets there, many messages at once.
+            future._link.wake()
+        return future
+
+    def _queue(self, to: str, content: Content, id: Optional[MessageId], until: Optional[float]) -> SendFuture:
         link = self._link()
-        recipient, body = prepare(to, text_or_bytes)
+        recipient, body = prepare(to, content)
         chosen = None if id is None else id_bytes(id)
         engine, size = link.engine, len(body)
         with link.lock:
             engine.check_usable()
             if not engine.outbox.has_room(size):
                 link.write_now()
-                if not link.wait_for(link.room, lambda: engine.outbox.has_room(size), _until(timeout)):
+                if not link.wait_for(link.room, lambda: engine.outbox.has_room(size), until):
                     raise QueueFull(f"{len(engine.outbox)} messages wait for their confirmation")
             future = SendFuture(engine.new_id(chosen, time.monotonic()), recipient, body, link)
             engine.outbox.add(future)
-            link.wake()
         return future
 
     # --- receiving ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,162 @@
+//! One TCP connection of the generator: a frame that is not whole yet, and bytes that the socket did not take yet. Both
+//! are empty most of the time and hold no memory until they are needed.
+
+use anyhow::{Context, Result};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connects, with a bound. `source` is the address to connect from, where one address has not enough ports.
+pub fn connect(server: SocketAddr, source: Option<SocketAddr>) -> Result<TcpStream> {
+    let socket = socket(server, source)?;
+    socket.connect_timeout(&server.into(), CONNECT_TIMEOUT).with_context(|| format!("cannot connect to {server}"))?;
+    Ok(socket.into())
+}
+
+/// Begins to connect and does not block: the connection is there when it can be written to.
+pub fn connect_later(server: SocketAddr, source: Option<SocketAddr>) -> Result<TcpStream> {
+    let socket = socket(server, source)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&server.into()) {
+        Err(error) if !is_under_way(&error) => Err(error).with_context(|| format!("cannot connect to {server}")),
+        _ => Ok(socket.into()),
+    }
+}
+
+fn is_under_way(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
+}
+
+fn socket(server: SocketAddr, source: Option<SocketAddr>) -> Result<Socket> {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
+    if let Some(source) = source {
+        socket.bind(&source.into()).with_context(|| format!("cannot connect from {source}"))?;
+    }
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket)
+}
+
+/// A connection that does not block.
+pub struct Connection {
+    stream: TcpStream,
+    cut: Vec<u8>,
+    unsent: Vec<u8>,
+}
+
+impl Connection {
+    /// Connects and writes `hello` at once.
+    pub fn open(server: SocketAddr, hello: &[u8]) -> Result<Self> {
+        let mut stream = connect(server, None)?;
+        stream.write_all(hello)?;
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream, cut: Vec::new(), unsent: Vec::new() })
+    }
+
+    /// One recv(2). `None`: nothing is there.
+    #[inline]
+    pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match self.stream.read(buffer) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Hands received bytes to `decode`, which says how many it took; the rest waits for more.
+    #[inline]
+    pub fn feed(
+        &mut self,
+        received: &[u8],
+        mut decode: impl FnMut(&[u8]) -> Result<usize, String>,
+    ) -> Result<(), String> {
+        if self.cut.is_empty() {
+            let used = decode(received)?;
+            if used < received.len() {
+                self.cut.extend_from_slice(&received[used..]);
+            }
+            return Ok(());
+        }
+        self.cut.extend_from_slice(received);
+        let used = decode(&self.cut)?;
+        self.cut.drain(..used);
+        Ok(())
+    }
+
+    /// One send(2), if there is anything; what the socket does not take is kept for the next call.
+    #[inline]
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.unsent.is_empty() {
+            let taken = self.write(bytes)?;
+            if taken < bytes.len() {
+                self.unsent.extend_from_slice(&bytes[taken..]);
+            }
+            return Ok(());
+        }
+        self.unsent.extend_from_slice(bytes);
+        let unsent = std::mem::take(&mut self.unsent);
+        let taken = self.write(&unsent)?;
+        self.unsent = unsent;
+        self.unsent.drain(..taken);
+        Ok(())
+    }
+
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        match self.stream.write(bytes) {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
+            taken => taken,
+        }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// Takes whole groups of three bytes.
+    fn threes(seen: &mut Vec<u8>, bytes: &[u8]) -> Result<usize, String> {
+        let whole = bytes.len() / 3 * 3;
+        seen.extend_from_slice(&bytes[..whole]);
+        Ok(whole)
+    }
+
+    #[test]
+    fn cut_frames_wait_and_refused_bytes_are_kept_in_order() -> Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let mut connection = Connection::open(listener.local_addr()?, b"hello")?;
+        let mut seen = Vec::new();
+        for piece in [&b"ab"[..], b"c", b"defg", b"hijkl"] {
+            connection.feed(piece, |bytes| threes(&mut seen, bytes)).map_err(anyhow::Error::msg)?;
+        }
+        assert_eq!(seen, b"abcdefghijkl");
+
+        let sent: Vec<u8> = (0..16_000_000_u32).map(|n| n as u8).collect();
+        sent.chunks(4_000_000).try_for_each(|chunk| connection.send(chunk))?;
+        assert!(!connection.unsent.is_empty(), "the test must fill the socket");
+        let (mut peer, _) = listener.accept()?;
+        let reader = std::thread::spawn(move || {
+            let mut all = vec![0; 16_000_005];
+            peer.read_exact(&mut all).map(|()| all)
+        });
+        while !connection.unsent.is_empty() {
+            connection.send(&[])?;
+        }
+        let all = reader.join().expect("the reader does not panic")?;
+        assert!(all[..5] == *b"hello" && all[5..] == sent);
+        Ok(())
+    }
+}

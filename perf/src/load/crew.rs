@@ -1,0 +1,158 @@
+//! The threads of a generator, from the main thread's side: start, wait for conditions, end, and what they report.
+
+use super::board::{Board, Phase, Totals};
+use super::busy::Busy;
+use super::worker::{User, Worker};
+use crate::ledger::Harvest;
+use crate::report::Fields;
+use crate::wire::Wire;
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// A thread that was on a CPU for more than this share of the time may be what was measured.
+const SATURATED_SHARE: f64 = 0.95;
+const POLL: Duration = Duration::from_millis(2);
+
+/// What a thread brings home.
+pub type Outcome = Result<(Harvest, Busy)>;
+/// What a thread runs.
+pub type Body = Box<dyn FnOnce() -> Outcome + Send>;
+
+/// Running threads.
+pub struct Crew {
+    board: Arc<Board>,
+    users: u64,
+    threads: Vec<JoinHandle<Outcome>>,
+}
+
+/// What a crew did.
+#[derive(Default)]
+pub struct CrewReport {
+    /// All threads' totals and latencies.
+    pub harvest: Harvest,
+    threads: Vec<Busy>,
+}
+
+impl Crew {
+    /// One thread for each share of the users, on the CPU of the same index if `cpus` has one.
+    pub fn start<W: Wire>(shares: Vec<Vec<User<W>>>, body_bytes: usize, cpus: &[usize]) -> Result<Self> {
+        let board = Arc::new(Board::new(shares.len()));
+        let users = shares.iter().map(|share| share.len() as u64).sum();
+        let mut bodies: Vec<Body> = Vec::new();
+        for (thread, share) in shares.into_iter().enumerate() {
+            let worker = Worker::new(board.clone(), thread, share, body_bytes)?;
+            bodies.push(Box::new(move || worker.run()));
+        }
+        Self { board, users, threads: Vec::new() }.with_threads(bodies, cpus)
+    }
+
+    /// Threads that run something else, by the same board.
+    pub fn of(board: Arc<Board>, bodies: Vec<Body>, cpus: &[usize]) -> Result<Self> {
+        Self { board, users: 0, threads: Vec::new() }.with_threads(bodies, cpus)
+    }
+
+    fn with_threads(mut self, bodies: Vec<Body>, cpus: &[usize]) -> Result<Self> {
+        for (thread, body) in bodies.into_iter().enumerate() {
+            let cpu = cpus.get(thread).copied();
+            let pinned = move || {
+                cpu.map_or(Ok(()), pin)?;
+                body()
+            };
+            self.threads.push(thread::Builder::new().name(format!("load-{thread}")).spawn(pinned)?);
+        }
+        Ok(self)
+    }
+
+    /// Waits until every user is logged in.
+    pub fn wait_ready(&self, limit: Duration) -> Result<()> {
+        let users = self.users;
+        if self.wait(limit, |totals| totals.ready >= users) {
+            return Ok(());
+        }
+        bail!("{} of {users} users logged in within {} s", self.totals().ready, limit.as_secs())
+    }
+
+    /// Waits until `is_reached`; false if the time is up or the crew has failed.
+    pub fn wait(&self, limit: Duration, is_reached: impl Fn(&Totals) -> bool) -> bool {
+        let end = Instant::now() + limit;
+        while !is_reached(&self.board.totals()) {
+            if self.has_failed() || Instant::now() > end {
+                return false;
+            }
+            thread::sleep(POLL);
+        }
+        true
+    }
+
+    /// Starts a phase.
+    pub fn advance(&self, phase: Phase) {
+        self.board.advance(phase);
+    }
+
+    /// The totals so far.
+    pub fn totals(&self) -> Totals {
+        self.board.totals()
+    }
+
+    /// A connection was lost, or a thread ended.
+    pub fn has_failed(&self) -> bool {
+        self.board.has_failed() || self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Ends the threads; connections are closed.
+    pub fn finish(self) -> Result<CrewReport> {
+        self.board.advance(Phase::Done);
+        let mut report = CrewReport::default();
+        for handle in self.threads {
+            let (harvest, busy) = handle.join().map_err(|_| anyhow!("a generator thread panicked"))??;
+            report.harvest.add(harvest);
+            report.threads.push(busy);
+        }
+        Ok(report)
+    }
+}
+
+impl CrewReport {
+    /// Whether a thread had hardly time to sleep: then the generator may be what was measured.
+    pub fn is_saturated(&self) -> bool {
+        self.threads.iter().any(|busy| share(busy.cpu_ns, busy.wall_ns) > SATURATED_SHARE)
+    }
+
+    /// Each thread's share of a CPU, and of time spent waiting for one, while it measured.
+    pub fn fields(&self) -> Fields {
+        let of_thread = |busy: &Busy| {
+            let percent = |ns| (share(ns, busy.wall_ns) * 1_000.0).round() / 10.0;
+            json!({ "cpu_percent": percent(busy.cpu_ns), "waited_for_cpu_percent": percent(busy.waited_ns) })
+        };
+        let mut fields = Fields::default();
+        fields.put("threads", self.threads.iter().map(of_thread).collect::<Vec<Value>>());
+        fields
+    }
+}
+
+impl Harvest {
+    /// Adds another thread's.
+    pub fn add(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.delivered += other.delivered;
+        self.confirmed += other.confirmed;
+        self.stored += other.stored;
+        self.delivery.add(other.delivery);
+        self.confirmation.add(other.confirmation);
+        self.faults.add(other.faults);
+    }
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+fn pin(cpu: usize) -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu);
+    sched_setaffinity(None, &cpus).with_context(|| format!("cannot pin a generator thread to CPU {cpu}"))
+}

@@ -1,0 +1,9 @@
+//! What is measured: the server process (started here or elsewhere), its CPU and memory, and the machine.
+
+pub mod admin;
+pub mod cpus;
+pub mod environment;
+pub mod process;
+mod server;
+
+pub use server::{Launch, Peer, Server};

@@ -1,0 +1,214 @@
+//! The server of a run: started here in a directory of its own, or running elsewhere already.
+
+use super::cpus::started_on;
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const READY_LIMIT: Duration = Duration::from_secs(120);
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Peer {
+    /// A node of Iris.
+    Iris,
+    /// The plain epoll relay: the limit.
+    Raw,
+}
+
+impl Peer {
+    /// Its name in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Iris => "iris",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+/// How to start a server.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// What.
+    pub peer: Peer,
+    /// The binary of Iris.
+    pub iris: PathBuf,
+    /// Executors of Iris; none: its default.
+    pub executors: Option<usize>,
+    /// Where its data directories go; none: the system's temporary directory.
+    pub data: Option<PathBuf>,
+    /// CPUs that it may use; empty: all.
+    pub cpus: Vec<usize>,
+}
+
+/// A server that is up.
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its process; none: it runs on another machine, and nothing is known of it.
+    pub pid: Option<u32>,
+    started: Option<Started>,
+}
+
+struct Started {
+    launch: Launch,
+    child: Child,
+    directory: TempDir,
+}
+
+impl Server {
+    /// A server that runs already.
+    pub fn attach(address: &str, pid: Option<u32>) -> Result<Self> {
+        let mut addresses = address.to_socket_addrs().with_context(|| format!("{address:?} is no HOST:PORT"))?;
+        let address = addresses.next().context("the host has no address")?;
+        Ok(Self { address, pid, started: None })
+    }
+
+    /// Starts one and waits until it says that it is ready.
+    pub fn start(launch: &Launch) -> Result<Self> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("iris-perf-");
+        let directory = match &launch.data {
+            Some(parent) => builder.tempdir_in(parent),
+            None => builder.tempdir(),
+        };
+        Self::start_in(launch, directory.context("cannot make a directory for the server")?)
+    }
+
+    fn start_in(launch: &Launch, directory: TempDir) -> Result<Self> {
+        let log = File::create(directory.path().join("log"))?;
+        let mut command = command(launch, directory.path())?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        let name = command.get_program().to_string_lossy().into_owned();
+        let spawn = || command.spawn().with_context(|| format!("cannot start {name}"));
+        let mut child = started_on(&launch.cpus, spawn)?;
+        match wait_ready(&mut child) {
+            Ok(address) => {
+                let pid = Some(child.id());
+                Ok(Self { address, pid, started: Some(Started { launch: launch.clone(), child, directory }) })
+            }
+            Err(error) => {
+                end(&mut child);
+                let log = fs::read_to_string(directory.path().join("log")).unwrap_or_default();
+                Err(error.context(format!("{name} did not start; it said: {}", log.trim())))
+            }
+        }
+    }
+
+    /// Stops it (SIGTERM) and starts it again on the same data, if it was started here; `between` runs while it is down.
+    /// False, and nothing done, if it runs elsewhere.
+    pub fn restart(&mut self, between: impl FnOnce() -> Result<()>) -> Result<bool> {
+        let Some(mut started) = self.started.take() else { return Ok(false) };
+        stop(&mut started.child)?;
+        between()?;
+        *self = Self::start_in(&started.launch, started.directory)?;
+        Ok(true)
+    }
+
+    /// The process of a server that runs here.
+    pub fn pid(&self) -> Result<u32> {
+        self.pid.context("this scenario measures the server's process: give --pid with --server")
+    }
+
+    /// Its admin socket, if it was started here and has one.
+    pub fn admin(&self) -> Option<PathBuf> {
+        let directory = self.started.as_ref()?.directory.path();
+        let places = [directory.to_owned(), directory.join("data")];
+        let files = places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten().flatten();
+        files.map(|file| file.path()).find(|path| path.extension().is_some_and(|extension| extension == "sock"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(started) = &mut self.started {
+            end(&mut started.child);
+        }
+    }
+}
+
+fn command(launch: &Launch, directory: &Path) -> Result<Command> {
+    if launch.peer == Peer::Raw {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("raw-relay");
+        return Ok(command);
+    }
+    ensure!(launch.iris.is_file(), "{} does not exist: build Iris, or name it by --iris", launch.iris.display());
+    let mut command = Command::new(&launch.iris);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--json", "--data"]).arg(directory.join("data"));
+    if let Some(executors) = launch.executors {
+        command.args(["--executors", &executors.to_string()]);
+    }
+    Ok(command)
+}
+
+/// Reads standard output up to the line that says `ready`. A thread goes on reading, so that the pipe never fills.
+fn wait_ready(child: &mut Child) -> Result<SocketAddr> {
+    let output = child.stdout.take().context("standard output is not piped")?;
+    let (sender, lines) = mpsc::sync_channel(16);
+    thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            let _full_once_ready = sender.try_send(line);
+        }
+    });
+    let end = Instant::now() + READY_LIMIT;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let line = lines.recv_timeout(left).context("it ended, or was not ready in time")?;
+        if let Some(address) = ready_address(&line) {
+            return address.parse().with_context(|| format!("{address:?} is no address"));
+        }
+    }
+}
+
+fn ready_address(line: &str) -> Option<String> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    if value["event"] != "ready" {
+        return None;
+    }
+    let tcp = value["listen"].as_array()?.iter().find(|listen| listen["transport"] == "tcp")?;
+    tcp["address"].as_str().map(str::to_owned)
+}
+
+fn stop(child: &mut Child) -> Result<()> {
+    if let Some(pid) = Pid::from_raw(child.id() as i32) {
+        kill_process(pid, Signal::TERM)?;
+    }
+    let end = Instant::now() + STOP_LIMIT;
+    while Instant::now() < end {
+        if let Some(status) = child.try_wait()? {
+            ensure!(status.success(), "the server ended with {status}");
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    bail!("the server did not stop within {} s of SIGTERM", STOP_LIMIT.as_secs())
+}
+
+fn end(child: &mut Child) {
+    let _gone = child.kill();
+    let _reaped = child.wait();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ready_line_names_the_address() {
+        let line = r#"{"event":"ready","pid":7,"listen":[{"transport":"quic","address":"x"},{"transport":"tcp","address":"127.0.0.1:40123"}]}"#;
+        assert_eq!(ready_address(line).as_deref(), Some("127.0.0.1:40123"));
+        assert_eq!(ready_address(r#"{"event":"starting"}"#), None);
+        assert_eq!(ready_address("not JSON"), None);
+    }
+}

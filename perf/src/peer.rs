@@ -1,0 +1,3 @@
+//! Peers that are part of this crate. (Others are real servers, started by `scripts/peers`.)
+
+pub mod raw;

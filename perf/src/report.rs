@@ -1,0 +1,188 @@
+//! What a run prints: one JSON object per run for machines, a table for people, both from the same fields. Names end in their
+//! unit; times are µs unless the name says otherwise.
+
+use crate::ledger::Faults;
+use crate::measured::environment;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::Value;
+
+/// Named values in the order in which they were put.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Fields(Vec<(&'static str, Value)>);
+
+impl Fields {
+    /// Appends a value. What cannot be JSON (it does not occur here) becomes null.
+    pub fn put(&mut self, name: &'static str, value: impl Serialize) {
+        self.0.push((name, serde_json::to_value(value).unwrap_or_default()));
+    }
+
+    /// Appends a number, rounded to three digits behind the point; what is not finite becomes null.
+    pub fn put_number(&mut self, name: &'static str, value: f64) {
+        self.put(name, (value * 1_000.0).round() / 1_000.0);
+    }
+
+    /// Appends all of another's.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// A number by its name; for one of `latency_us`'s, `latency_us.p99`.
+    pub fn number(&self, path: &str) -> Option<f64> {
+        let (name, rest) = path.split_once('.').unwrap_or((path, ""));
+        let (_, value) = self.0.iter().find(|(known, _)| *known == name)?;
+        if rest.is_empty() { value.as_f64() } else { value.get(rest)?.as_f64() }
+    }
+
+    /// The fields in order.
+    pub fn iter(&self) -> impl Iterator<Item = &(&'static str, Value)> {
+        self.0.iter()
+    }
+}
+
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        self.0.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
+        map.end()
+    }
+}
+
+/// The figure that `compare` compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headline {
+    /// Its name among the figures.
+    pub name: &'static str,
+    /// Whether more is better.
+    pub is_more_better: bool,
+}
+
+/// The result of one run.
+pub struct Report {
+    /// The scenario's name.
+    pub scenario: &'static str,
+    /// What was measured: `iris`, `raw`.
+    pub peer: &'static str,
+    /// What the run was asked to do.
+    pub parameters: Fields,
+    /// What was measured.
+    pub figures: Fields,
+    /// Which of them counts most.
+    pub headline: Headline,
+    /// The generator's own load.
+    pub generator: Fields,
+    /// A generator thread was hardly ever asleep.
+    pub is_saturated: bool,
+    /// Promises that were broken.
+    pub faults: Faults,
+    /// What the server's admin socket told, if it was asked.
+    pub status: Option<Value>,
+}
+
+impl Report {
+    /// Everything, for JSON.
+    pub fn fields(&self) -> Fields {
+        let mut fields = Fields::default();
+        fields.put("scenario", self.scenario);
+        fields.put("peer", self.peer);
+        fields.put("valid", self.faults.is_empty() && !self.is_saturated);
+        fields.put("generator_saturated", self.is_saturated);
+        fields.put("parameters", &self.parameters);
+        fields.put("figures", &self.figures);
+        fields.put("faults", &self.faults);
+        fields.put("generator", &self.generator);
+        if let Some(status) = &self.status {
+            fields.put("status", status);
+        }
+        fields.put("environment", environment::fields());
+        fields
+    }
+
+    /// The figure that counts most.
+    pub fn headline_value(&self) -> Option<f64> {
+        self.figures.number(self.headline.name)
+    }
+
+    /// Prints the run.
+    pub fn print(&self, as_json: bool) {
+        if as_json {
+            println!("{}", json(&self.fields()));
+            return;
+        }
+        println!("{} · {} · {}", self.scenario, self.peer, inline(&self.parameters));
+        print_rows(&self.figures);
+        print_rows(&self.generator);
+        if self.is_saturated {
+            println!("  the generator was saturated: the server could do more per second of wall time than this says");
+        }
+        if let Some(first) = &self.faults.first {
+            println!("  BROKEN PROMISE: {first}\n  {}", json(&self.faults));
+        }
+    }
+}
+
+/// One line of JSON.
+pub fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn print_rows(fields: &Fields) {
+    for (name, value) in fields.iter() {
+        println!("  {:<44} {}", name.replace('_', " "), readable(value));
+    }
+}
+
+fn inline(fields: &Fields) -> String {
+    let words: Vec<String> = fields.iter().map(|(name, value)| format!("{name} {}", readable(value))).collect();
+    words.join(", ")
+}
+
+/// A value as people read it: thousands apart, objects in line.
+fn readable(value: &Value) -> String {
+    match value {
+        Value::Null => "–".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Number(number) => readable_number(number.as_f64().unwrap_or(0.0)),
+        Value::Array(items) => items.iter().map(readable).collect::<Vec<_>>().join(" | "),
+        Value::Object(map) => map.iter().map(|(k, v)| format!("{k} {}", readable(v))).collect::<Vec<_>>().join("  "),
+        Value::Bool(flag) => flag.to_string(),
+    }
+}
+
+fn readable_number(number: f64) -> String {
+    let digits = if number.abs() >= 1_000.0 || number.fract() == 0.0 { 0 } else { 2 };
+    let text = format!("{number:.digits$}");
+    let (whole, fraction) = text.split_once('.').map_or((text.as_str(), None), |(w, f)| (w, Some(f)));
+    let (sign, whole) = whole.strip_prefix('-').map_or(("", whole), |rest| ("-", rest));
+    let mut grouped = String::new();
+    for (at, digit) in whole.chars().enumerate() {
+        if at > 0 && (whole.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    format!("{sign}{grouped}{}", fraction.map_or(String::new(), |fraction| format!(".{fraction}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        let texts = [0.0, 999.0, 1_000.0, 1_234_567.8, -4_200.0, 0.256].map(readable_number);
+        assert_eq!(texts, ["0", "999", "1,000", "1,234,568", "-4,200", "0.26"]);
+    }
+
+    #[test]
+    fn fields_keep_their_order_and_are_found() {
+        let mut inner = Fields::default();
+        inner.put("p99", 7);
+        let mut fields = Fields::default();
+        fields.put("z", 1);
+        fields.put_number("a", 1.0 / 3.0);
+        fields.put_number("never", f64::NAN);
+        fields.put("latency_us", inner);
+        assert_eq!(json(&fields), r#"{"z":1,"a":0.333,"never":null,"latency_us":{"p99":7}}"#);
+        assert_eq!((fields.number("latency_us.p99"), fields.number("b")), (Some(7.0), None));
+    }
+}

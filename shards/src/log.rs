@@ -1,0 +1,605 @@
+//! The embedded storage engine: one append log per executor (log-structured storage; Rosenblum and Ousterhout, 1992).
+//!
+//! Owns segments, batches and what was trimmed; requests and completions of the disk go in, disk actions and answers come
+//! out. An append is told only in the handler of its sync. Segments are removed oldest first, when nothing live is in
+//! them, so a tombstone outlives what it kills. Files are `src/storage/`'s; the format is [`crate::record`]'s.
+
+mod place;
+mod reading;
+mod recovery;
+mod rewriting;
+mod segment;
+mod staging;
+
+use std::collections::VecDeque;
+
+use self::place::{SEGMENT_BYTES_LIMIT, SEGMENTS_MAX, unpack};
+use self::reading::{Reading, Wanted};
+pub use self::recovery::{Recovered, Recovery, to_record};
+use self::rewriting::GivingUp;
+use self::segment::{Segment, Segments};
+use self::staging::Staging;
+use crate::id::{Key, UserId};
+use crate::record::{COMMIT_BYTES, Position, record_bytes, record_bytes_max};
+use crate::storage::{Place, Record, StorageEvent, StorageRequest};
+
+/// The bounds of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// The size of a segment file, in bytes: at most 128 MiB, a multiple of 4096, at least four of the largest records.
+    pub segment_bytes: u32,
+    /// The largest body, in bytes.
+    pub body_bytes_max: u32,
+    /// A batch is closed when it has this many bytes.
+    pub batch_bytes_max: u32,
+    /// Neighbouring records are read at once up to this many bytes.
+    pub read_bytes_max: u32,
+    /// Reads under way, besides one for rewriting.
+    pub reads_max: usize,
+    /// Chosen at random once per data directory; part of every checksum.
+    pub salt: u32,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig {
+            segment_bytes: 16 << 20,
+            body_bytes_max: 64 << 10,
+            batch_bytes_max: 4 << 20,
+            read_bytes_max: 128 << 10,
+            reads_max: 4,
+            salt: 0,
+        }
+    }
+}
+
+/// Bounds that do not fit together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadLogConfig {
+    /// Too large for a [`Place`].
+    #[error("segment_bytes is {0}: it has to be a multiple of 4096 and at most {SEGMENT_BYTES_LIMIT}")]
+    Segment(u32),
+    /// A segment does not hold four records.
+    #[error("segment_bytes is {segment_bytes}: with body_bytes_max {body_bytes_max} it has to be at least {least}")]
+    Body {
+        /// As configured.
+        segment_bytes: u32,
+        /// As configured.
+        body_bytes_max: u32,
+        /// The least that fits.
+        least: u64,
+    },
+    /// No read could be under way.
+    #[error("reads_max is 0")]
+    Reads,
+}
+
+impl LogConfig {
+    /// Whether the bounds fit together.
+    pub fn check(&self) -> Result<(), BadLogConfig> {
+        if self.segment_bytes > SEGMENT_BYTES_LIMIT || !self.segment_bytes.is_multiple_of(4096) {
+            return Err(BadLogConfig::Segment(self.segment_bytes));
+        }
+        let least = (4 * record_bytes_max(self.body_bytes_max) as u64).next_multiple_of(4096);
+        if u64::from(self.segment_bytes) < least {
+            let LogConfig { segment_bytes, body_bytes_max, .. } = *self;
+            return Err(BadLogConfig::Body { segment_bytes, body_bytes_max, least });
+        }
+        if self.reads_max == 0 { Err(BadLogConfig::Reads) } else { Ok(()) }
+    }
+}
+
+/// Names a read that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReadToken(pub u32);
+
+/// The read of the segment that is being given up.
+const RELOCATING: ReadToken = ReadToken(u32::MAX);
+
+/// Into the log.
+#[derive(Debug)]
+pub enum LogEvent<'a> {
+    /// Of the core.
+    Request(StorageRequest),
+    /// The core has no more requests for now: staged appends are written, wanted records are read.
+    TurnEnded,
+    /// The file of a segment exists, is zeros, and is synced with its directory.
+    Prepared {
+        /// As in the action.
+        segment: u32,
+    },
+    /// There is no room for it (or no right to make it); nothing of it is left.
+    PrepareFailed {
+        /// As in the action.
+        segment: u32,
+    },
+    /// All bytes of the last `Write` are in the page cache.
+    Written,
+    /// The last `Sync` has returned: all that was written before is on disk. A sync that failed is never reported: the
+    /// process ends.
+    Synced,
+    /// A read has completed. Fewer bytes than asked: the file is shorter.
+    ReadDone {
+        /// As in the action.
+        token: ReadToken,
+        /// What was read.
+        bytes: &'a [u8],
+    },
+    /// The disk could not read.
+    ReadFailed {
+        /// As in the action.
+        token: ReadToken,
+    },
+    /// The file is gone, and the directory is synced.
+    Removed {
+        /// As in the action.
+        segment: u32,
+    },
+    /// Time has passed. Wanted about once a second while the log has segments.
+    Tick,
+    /// Write what is staged, then a last marker, then say `Closed`.
+    Close,
+}
+
+/// Out of the log. At most one `Prepare`, one `Write` with its `Sync`, and one `Remove` are under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogAction {
+    /// Make the file of this segment: `segment_bytes` zeros, file and directory synced.
+    Prepare {
+        /// Its number.
+        segment: u32,
+    },
+    /// Write these bytes.
+    Write {
+        /// Where.
+        segment: u32,
+        /// Where in it.
+        offset: u32,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Behind the write: fdatasync. A write or sync that fails is never tried again: abort.
+    Sync {
+        /// The segment of the write.
+        segment: u32,
+    },
+    /// Read.
+    Read {
+        /// Where.
+        segment: u32,
+        /// Where in it.
+        offset: u32,
+        /// How many bytes.
+        bytes: u32,
+        /// To be named in the answer.
+        token: ReadToken,
+    },
+    /// Remove the file of this segment and sync the directory.
+    Remove {
+        /// Its number.
+        segment: u32,
+    },
+    /// An answer to the core.
+    Tell(StorageEvent),
+    /// For the operator.
+    Report(Damage),
+    /// All is flushed; nothing more will be written.
+    Closed,
+}
+
+/// What is wrong with the files. Told to the operator with the name of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// These bytes were flushed and are not what was written; what was there is lost.
+    #[error("damaged: segment {segment}, offset {offset}, {bytes} bytes are not what was written")]
+    Unreadable {
+        /// Where.
+        segment: u32,
+        /// Where in it.
+        offset: u32,
+        /// How many bytes.
+        bytes: u32,
+    },
+    /// The file of this segment is not there, but older and newer ones are.
+    #[error("segment {segment} is missing")]
+    Missing {
+        /// Which.
+        segment: u32,
+    },
+    /// The end of the last batch, which nobody was told to be flushed, is cut off.
+    #[error("the last write did not finish: segment {segment} is cut at offset {offset}, {bytes} bytes dropped")]
+    Torn {
+        /// Where.
+        segment: u32,
+        /// The new end.
+        offset: u32,
+        /// Non-zero bytes that are cut off.
+        bytes: u32,
+    },
+}
+
+/// A marker is written when nothing was appended for this long, in ms.
+const IDLE_MS: u64 = 1_000;
+/// A failed `Prepare` is tried again after this time, in ms.
+const PREPARE_RETRY_MS: u64 = 1_000;
+/// Segments above what the used bytes need: more are merged by rewriting.
+const SEGMENTS_SPARE: u64 = 16;
+
+/// The machine.
+#[derive(Debug)]
+pub struct Log {
+    config: LogConfig,
+    segments: Segments,
+    staging: Staging,
+    reading: Reading,
+    giving_up: Option<GivingUp>,
+    /// The last of `segments` takes appends.
+    is_open: bool,
+    /// A prepared segment that has no records yet.
+    spare: bool,
+    preparing: Preparing,
+    /// Appends that wait for a segment.
+    waiting: VecDeque<Record>,
+    is_full: bool,
+    is_removing: bool,
+    is_closing: bool,
+    synced_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Preparing {
+    No,
+    Asked,
+    Failed { retry_ms: u64 },
+}
+
+/// What can be done with an append now.
+enum Room {
+    Here,
+    NextSegment,
+    Wait,
+    Full,
+}
+
+impl Log {
+    /// A log over what was recovered. Refuses bounds that do not fit together.
+    pub fn new(config: LogConfig, recovered: Recovered) -> Result<Self, BadLogConfig> {
+        config.check()?;
+        Ok(Log {
+            config,
+            segments: recovered.segments,
+            staging: Staging::default(),
+            reading: Reading::default(),
+            giving_up: None,
+            is_open: false,
+            spare: false,
+            preparing: Preparing::No,
+            waiting: VecDeque::new(),
+            is_full: false,
+            is_removing: false,
+            is_closing: false,
+            synced_ms: 0,
+        })
+    }
+
+    /// Takes an event; appends what is to be done.
+    pub fn handle(&mut self, now_ms: u64, event: LogEvent<'_>, out: &mut Vec<LogAction>) {
+        match event {
+            LogEvent::Request(StorageRequest::Append(record)) => self.on_append(now_ms, record, out),
+            LogEvent::Request(StorageRequest::Read { user, key, place }) => self.on_read(user, key, place, out),
+            LogEvent::Request(StorageRequest::Trim { place }) => self.on_trim(now_ms, place),
+            LogEvent::TurnEnded => self.on_turn_ended(now_ms, out),
+            LogEvent::Prepared { segment } => self.on_prepared(now_ms, segment, out),
+            LogEvent::PrepareFailed { .. } => self.on_prepare_failed(now_ms, out),
+            LogEvent::Written => {}
+            LogEvent::Synced => self.on_synced(now_ms, out),
+            LogEvent::ReadDone { token, bytes } => self.on_read_done(now_ms, token, Some(bytes), out),
+            LogEvent::ReadFailed { token } => self.on_read_done(now_ms, token, None, out),
+            LogEvent::Removed { .. } => self.on_removed(now_ms, out),
+            LogEvent::Tick => self.on_tick(now_ms, out),
+            LogEvent::Close => {
+                self.is_closing = true;
+                self.on_turn_ended(now_ms, out);
+            }
+        }
+    }
+
+    /// Bytes of the records that nobody trimmed.
+    pub fn live_bytes(&self) -> u64 {
+        self.segments.live()
+    }
+
+    /// Bytes of all records.
+    pub fn used_bytes(&self) -> u64 {
+        self.segments.used()
+    }
+
+    /// Segments that have records.
+    pub fn segments(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Whether the disk has no room for entries.
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Appends that wait for room or for a segment.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn on_append(&mut self, now_ms: u64, record: Record, out: &mut Vec<LogAction>) {
+        if self.waiting.is_empty() {
+            if let Some(record) = self.admit(record, out) {
+                self.waiting.push_back(record);
+            }
+        } else {
+            self.waiting.push_back(record);
+        }
+        self.prepare(now_ms, out);
+    }
+
+    /// Stages or fails an append, or gives it back because it has to wait.
+    fn admit(&mut self, record: Record, out: &mut Vec<LogAction>) -> Option<Record> {
+        match self.room(&record) {
+            Room::Here => self.stage(&record),
+            Room::NextSegment => {
+                self.enter_spare();
+                self.stage(&record);
+            }
+            Room::Wait => return Some(record),
+            Room::Full => {
+                self.tell_full(true, out);
+                self.staging.fail(out);
+            }
+        }
+        None
+    }
+
+    fn stage(&mut self, record: &Record) {
+        let (bytes, place) = self.staging.append(record, self.end(), &self.config);
+        self.segments.grow(bytes);
+        self.segments.on_append(place);
+    }
+
+    /// Where the next batch or record goes.
+    fn end(&self) -> Position {
+        let segment = self.segments.next().saturating_sub(1);
+        Position { segment, offset: self.segments.at(segment).map_or(0, |last| last.used) }
+    }
+
+    fn enter_spare(&mut self) {
+        assert!(self.segments.next() < SEGMENTS_MAX, "segment numbers are used up");
+        self.spare = false;
+        self.is_open = true;
+        self.segments.push(Segment::default());
+    }
+
+    /// Bytes left in the open segment, and in the spare one.
+    fn left(&self) -> (u32, u32) {
+        let here = if self.is_open { self.config.segment_bytes - self.end().offset } else { 0 };
+        (here, if self.spare { self.config.segment_bytes } else { 0 })
+    }
+
+    /// What is left at the end of the last segment is kept for tombstones, and the last of it for copies: so inboxes can
+    /// be taken and segments be given up while the disk is full.
+    fn room(&self, record: &Record) -> Room {
+        let overhead = self.staging.overhead(self.end().segment);
+        let need = record_bytes(record) as u32 + overhead;
+        let (here, spare) = self.left();
+        let (place, left) = if here >= need {
+            (Room::Here, here - need + spare)
+        } else if self.spare {
+            (Room::NextSegment, spare - need - COMMIT_BYTES as u32)
+        } else {
+            (Room::Wait, 0)
+        };
+        let fits = !matches!(place, Room::Wait);
+        if fits && left >= self.kept_free(record, left) {
+            return place;
+        }
+        match self.preparing {
+            Preparing::Failed { .. } => Room::Full,
+            Preparing::No | Preparing::Asked => Room::Wait,
+        }
+    }
+
+    /// Bytes that this append has to leave.
+    fn kept_free(&self, record: &Record, left: u32) -> u32 {
+        let whole = self.config.segment_bytes;
+        if left >= whole / 2 {
+            return 0;
+        }
+        match record {
+            Record::Entry(_) if self.giving_up.as_ref().is_some_and(|segment| segment.is_copy(record)) => 0,
+            Record::Entry(_) => whole / 2,
+            Record::Tombstone { .. } | Record::Complete => whole / 8,
+        }
+    }
+
+    fn tell_full(&mut self, is_full: bool, out: &mut Vec<LogAction>) {
+        if self.is_full != is_full {
+            self.is_full = is_full;
+            out.push(LogAction::Tell(StorageEvent::Full(is_full)));
+        }
+    }
+
+    /// Asks for another segment while there is still room in this one.
+    fn prepare(&mut self, now_ms: u64, out: &mut Vec<LogAction>) {
+        let may = match self.preparing {
+            Preparing::No => true,
+            Preparing::Asked => false,
+            Preparing::Failed { retry_ms } => now_ms >= retry_ms,
+        };
+        let is_idle = !self.is_open && self.waiting.is_empty() && !self.is_full;
+        let (here, spare) = self.left();
+        let is_low = u64::from(here) + u64::from(spare) < u64::from(self.config.segment_bytes / 4 * 3);
+        if may && !is_idle && (is_low || !self.waiting.is_empty()) && !self.spare {
+            self.preparing = Preparing::Asked;
+            out.push(LogAction::Prepare { segment: self.segments.next() });
+        }
+    }
+
+    fn on_prepared(&mut self, now_ms: u64, segment: u32, out: &mut Vec<LogAction>) {
+        debug_assert_eq!(segment, self.segments.next());
+        self.preparing = Preparing::No;
+        self.spare = true;
+        self.tell_full(false, out);
+        self.admit_waiting(now_ms, out);
+    }
+
+    fn on_prepare_failed(&mut self, now_ms: u64, out: &mut Vec<LogAction>) {
+        self.preparing = Preparing::Failed { retry_ms: now_ms + PREPARE_RETRY_MS };
+        self.admit_waiting(now_ms, out);
+    }
+
+    fn admit_waiting(&mut self, now_ms: u64, out: &mut Vec<LogAction>) {
+        while let Some(record) = self.waiting.pop_front() {
+            if let Some(record) = self.admit(record, out) {
+                self.waiting.push_front(record);
+                break;
+            }
+        }
+        self.on_turn_ended(now_ms, out);
+    }
+
+    fn on_read(&mut self, user: UserId, key: Key, place: Place, out: &mut Vec<LogAction>) {
+        let spot = unpack(place);
+        match self.segments.at_mut(spot.segment) {
+            Some(segment) if spot.offset < segment.used && !segment.missing => {
+                segment.reads += 1;
+                self.reading.want(Wanted { user, key, place });
+            }
+            _ => out.push(LogAction::Tell(StorageEvent::Damaged { user, key, place })),
+        }
+    }
+
+    fn on_trim(&mut self, now_ms: u64, place: Place) {
+        let spot = unpack(place);
+        if self.segments.trim(spot)
+            && let Some(giving_up) = self.giving_up.as_mut().filter(|giving_up| giving_up.segment == spot.segment)
+        {
+            giving_up.on_trim(spot.offset, now_ms);
+        }
+    }
+
+    fn on_turn_ended(&mut self, now_ms: u64, out: &mut Vec<LogAction>) {
+        self.prepare(now_ms, out);
+        self.staging.commit(self.config.salt, out);
+        self.reading.start(&self.config, out);
+        self.remove(now_ms, out);
+        self.close(out);
+    }
+
+    fn on_synced(&mut self, now_ms: u64, out: &mut Vec<LogAction>) {
+        self.synced_ms = now_ms;
+        self.staging.on_synced(out);
+        self.on_turn_ended(now_ms, out);
+    }
+
+    fn on_read_done(&mut self, now_ms: u64, token: ReadToken, bytes: Option<&[u8]>, out: &mut Vec<LogAction>) {
+        if token == RELOCATING {
+            self.on_slice(now_ms, bytes, out);
+        } else if let Some(run) = self.reading.on_done(token) {
+            if let Some(segment) = self.segments.at_mut(run.segment) {
+                segment.reads -= run.wanted.len() as u32;
+            }
+            run.answer(bytes, self.config.salt, out);
+        }
+        self.on_turn_ended(now_ms, out);
+    }
+
+    fn on_slice(&mut self, now_ms: u64, bytes: Option<&[u8]>, out: &mut Vec<LogAction>) {
+        let Some(giving_up) = &mut self.giving_up else { return };
+        let Some(segment) = self.segments.at(giving_up.segment) else { return };
+        match bytes {
+            Some(bytes) => giving_up.on_slice(now_ms, bytes, segment, out),
+            None => giving_up.on_failed(now_ms, segment, out),
+        }
+    }
+
+    /// Removes the oldest segment, or works at getting it empty.
+    fn remove(&mut self, now_ms: u64, out: &mut Vec<LogAction>) {
+        while !self.is_removing && !self.is_closing {
+            let Some((number, oldest)) = self.segments.oldest() else { return };
+            let is_written = self.is_open && number + 1 == self.segments.next() || self.staging.has(number);
+            if is_written || oldest.reads > 0 {
+                return;
+            }
+            let is_done = self.giving_up.as_ref().is_some_and(|giving_up| giving_up.is_done(oldest));
+            if oldest.missing {
+                self.segments.pop();
+            } else if is_done || oldest.live_records == 0 && !self.is_slicing() {
+                self.giving_up = None;
+                self.is_removing = true;
+                out.push(LogAction::Remove { segment: number });
+            } else {
+                return self.give_up(now_ms, out);
+            }
+        }
+    }
+
+    fn is_slicing(&self) -> bool {
+        self.giving_up.as_ref().is_some_and(GivingUp::is_reading)
+    }
+
+    fn give_up(&mut self, now_ms: u64, out: &mut Vec<LogAction>) {
+        let Some((number, oldest)) = self.segments.oldest() else { return };
+        if self.giving_up.is_none() && self.is_worth_it(oldest) {
+            self.giving_up = Some(GivingUp::start(number, self.config.salt, now_ms));
+        }
+        if let Some(giving_up) = &mut self.giving_up {
+            giving_up.go_on(now_ms, oldest, out);
+        }
+    }
+
+    /// Whether to rewrite the oldest segment: much is dead, or there are many small segments; and its copies have room.
+    fn is_worth_it(&self, oldest: &Segment) -> bool {
+        let whole = u64::from(self.config.segment_bytes);
+        let dead = self.segments.dead();
+        let segments_max = SEGMENTS_SPARE + 4 * self.segments.used() / whole;
+        let is_wasteful = dead > self.segments.live() + 2 * whole || self.segments.len() as u64 > segments_max;
+        let is_failing = matches!(self.preparing, Preparing::Failed { .. });
+        let (here, spare) = self.left();
+        let has_room = u64::from(here) + u64::from(spare) > oldest.live_bytes + whole / 16;
+        (is_wasteful && !is_failing) || (is_failing && dead > whole / 2 && has_room)
+    }
+
+    fn on_removed(&mut self, now_ms: u64, out: &mut Vec<LogAction>) {
+        self.is_removing = false;
+        self.segments.pop();
+        if let Preparing::Failed { retry_ms } = &mut self.preparing {
+            *retry_ms = now_ms;
+        }
+        self.on_turn_ended(now_ms, out);
+    }
+
+    fn on_tick(&mut self, now_ms: u64, out: &mut Vec<LogAction>) {
+        if now_ms >= self.synced_ms + IDLE_MS {
+            self.mark();
+        }
+        self.on_turn_ended(now_ms, out);
+    }
+
+    /// Names the last batch as flushed, so that damage in it is told from a torn write.
+    fn mark(&mut self) {
+        let has_room = self.is_open && self.left().0 as usize >= COMMIT_BYTES;
+        if has_room && self.staging.is_idle() && self.staging.is_unmarked() {
+            let bytes = self.staging.mark(self.end());
+            self.segments.grow(bytes);
+        }
+    }
+
+    fn close(&mut self, out: &mut Vec<LogAction>) {
+        if !self.is_closing || !self.waiting.is_empty() || !self.staging.is_idle() {
+            return;
+        }
+        self.mark();
+        self.staging.commit(self.config.salt, out);
+        if self.staging.is_idle() {
+            self.is_closing = false;
+            out.push(LogAction::Closed);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What a core keeps of one user: presence, watchers, and while there are messages the inbox with what is on its way.
+//!
+//! Owns no rule: [`crate::shard`] has them. An absent user without messages costs about 100 bytes.
+
+use std::collections::VecDeque;
+
+use ahash::RandomState;
+use hashbrown::HashMap;
+
+use crate::id::{Slot, UserId};
+use crate::inbox::{EntryKey, Inbox};
+use crate::peer::{Asker, Message};
+use crate::presence::Presence;
+use crate::slot::slot_of;
+
+/// A mailbox of this executor. Numbers are used again once nothing refers to the mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MailboxId(pub u32);
+
+/// The messages of one user.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// The entries.
+    pub inbox: Inbox,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// Entries that are in memory only, in order of arrival, with the monotonic ms at which they are logged. Those that
+    /// were taken or logged before are skipped.
+    pub unlogged: VecDeque<(u64, EntryKey)>,
+    /// Entries that are out and wait for the disk, or for one before them, in the order in which they are sent.
+    pub sending: VecDeque<(EntryKey, Option<Message>)>,
+    /// Entries that are out: how many,
+    pub out_messages: u32,
+    /// and bytes of their bodies.
+    pub out_bytes: u64,
+    /// A timer for `unlogged` is armed.
+    pub timer_armed: bool,
+}
+
+/// One user of this executor's core.
+#[derive(Debug)]
+pub struct Mailbox {
+    /// Who.
+    pub user: UserId,
+    /// Its slot.
+    pub slot: Slot,
+    /// Where the user is.
+    pub presence: Presence,
+    /// Who wants to know.
+    pub watchers: Vec<Asker>,
+    /// The messages, while there are any.
+    pub held: Option<Box<Held>>,
+    /// Tombstones and pending appends that refer to this mailbox.
+    pub references: u32,
+}
+
+impl Mailbox {
+    /// The messages; made if need be.
+    pub fn held(&mut self) -> &mut Held {
+        self.held.get_or_insert_default()
+    }
+
+    /// Gives the memory for messages back if there are none.
+    pub fn settle(&mut self) {
+        if self.held.as_ref().is_some_and(|held| held.inbox.is_empty() && !held.timer_armed) {
+            self.held = None;
+        }
+    }
+
+    /// Whether nothing but `last_seen` would be lost with this mailbox.
+    pub fn is_forgettable(&self) -> bool {
+        self.held.is_none() && self.references == 0 && self.presence.login().is_none() && self.watchers.is_empty()
+    }
+}
+
+/// The mailboxes of one executor, by name and by number.
+#[derive(Debug)]
+pub struct Mailboxes {
+    by_name: HashMap<UserId, MailboxId, RandomState>,
+    list: Vec<Option<Box<Mailbox>>>,
+    free: Vec<MailboxId>,
+}
+
+impl Mailboxes {
+    /// No mailboxes; `seed` makes the hashing unpredictable to users.
+    pub fn new(seed: u64) -> Self {
+        let state = RandomState::with_seeds(seed, 21, 22, 23);
+        Mailboxes { by_name: HashMap::with_hasher(state), list: Vec::new(), free: Vec::new() }
+    }
+
+    /// The mailbox of this user, if there is one.
+    pub fn find(&mut self, user: &UserId) -> Option<(MailboxId, &mut Mailbox)> {
+        let id = *self.by_name.get(user)?;
+        self.list[id.0 as usize].as_deref_mut().map(|mailbox| (id, mailbox))
+    }
+
+    /// The mailbox of this user; made if need be.
+    pub fn open(&mut self, user: &UserId) -> (MailboxId, &mut Mailbox) {
+        let id = match self.by_name.get(user) {
+            Some(&id) => id,
+            None => self.make(user),
+        };
+        (id, self.list[id.0 as usize].as_deref_mut().expect("a named mailbox is there"))
+    }
+
+    fn make(&mut self, user: &UserId) -> MailboxId {
+        let mailbox = Some(Box::new(Mailbox {
+            user: user.clone(),
+            slot: slot_of(user.as_bytes()),
+            presence: Presence::default(),
+            watchers: Vec::new(),
+            held: None,
+            references: 0,
+        }));
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.list[id.0 as usize] = mailbox;
+                id
+            }
+            None => {
+                self.list.push(mailbox);
+                MailboxId((self.list.len() - 1) as u32)
+            }
+        };
+        self.by_name.insert(user.clone(), id);
+        id
+    }
+
+    /// The mailbox with this number.
+    pub fn mailbox(&mut self, id: MailboxId) -> Option<&mut Mailbox> {
+        self.list.get_mut(id.0 as usize)?.as_deref_mut()
+    }
+
+    /// Forgets a mailbox that nothing refers to.
+    pub fn forget(&mut self, id: MailboxId) {
+        if let Some(mailbox) = self.list[id.0 as usize].take() {
+            assert_eq!(mailbox.references, 0, "a mailbox with references stays");
+            self.by_name.remove(&mailbox.user);
+            self.free.push(id);
+        }
+    }
+
+    /// All numbers that may be in use.
+    pub fn numbers(&self) -> impl Iterator<Item = MailboxId> + use<> {
+        (0..self.list.len() as u32).map(MailboxId)
+    }
+
+    /// How many mailboxes there are.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+}

@@ -1,0 +1,119 @@
+//! Where one user is: the highest login seen, and the session that has it (delivery rules 10 and 11).
+//!
+//! A leaf: it judges logins and returns what has changed; leases and watchers are the core's.
+
+use crate::id::{Grant, Location, Login, Phase};
+
+/// What a registration did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registered {
+    /// It is lower than this login, which is known.
+    Outnumbered(Login),
+    /// The user was absent.
+    Arrived,
+    /// The same session tells again.
+    Again,
+    /// It is higher than this login, whose session has to end.
+    Replaced(Login),
+}
+
+/// The presence of one user.
+#[derive(Debug, Default)]
+pub struct Presence {
+    highest: Option<Login>,
+    phase: Phase,
+    online: bool,
+    drains: bool,
+    /// When the user was last seen to leave, in ms since the Unix epoch; 0 if never.
+    pub last_seen: u64,
+}
+
+impl Presence {
+    /// A session of the user begins, or tells again.
+    pub fn on_register(&mut self, login: Login, phase: Phase, drain: bool) -> Registered {
+        let before = self.highest.filter(|_| self.online);
+        if let Some(known) = self.highest.filter(|&known| known > login) {
+            return Registered::Outnumbered(known);
+        }
+        (self.highest, self.online, self.drains) = (Some(login), true, drain);
+        self.phase = if before == Some(login) { self.phase.max(phase) } else { phase };
+        match before {
+            None => Registered::Arrived,
+            Some(known) if known == login => Registered::Again,
+            Some(known) => Registered::Replaced(known),
+        }
+    }
+
+    /// A session has ended. True if it was the one registered.
+    pub fn on_unregister(&mut self, login: Login, wall_ms: u64) -> bool {
+        let counts = self.online && self.highest == Some(login);
+        if counts {
+            self.on_lost(wall_ms);
+        }
+        counts
+    }
+
+    /// The session's lease has ended.
+    pub fn on_lost(&mut self, wall_ms: u64) {
+        (self.online, self.drains, self.last_seen) = (false, false, wall_ms);
+    }
+
+    /// The phase of a session has grown.
+    pub fn on_phase(&mut self, login: Login, phase: Phase) {
+        if self.online && self.highest == Some(login) {
+            self.phase = self.phase.max(phase);
+        }
+    }
+
+    /// The session of the user.
+    pub fn login(&self) -> Option<Login> {
+        self.highest.filter(|_| self.online)
+    }
+
+    /// Where that session is.
+    pub fn location(&self) -> Option<Location> {
+        self.login().map(|login| login.at)
+    }
+
+    /// The session of the user, if this core is to send from the inbox.
+    pub fn drains(&self) -> Option<Login> {
+        self.login().filter(|_| self.drains)
+    }
+
+    /// What lets an edge send straight to that session.
+    pub fn grant(&self) -> Option<Grant> {
+        self.login().map(|login| Grant { login, phase: self.phase })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ExecutorId, NodeId, SessionId};
+
+    fn login(stamp: u64) -> Login {
+        Login { stamp, at: Location { node: NodeId(0), executor: ExecutorId(0), session: SessionId(0) } }
+    }
+
+    #[test]
+    fn the_higher_login_wins_even_after_it_has_ended() {
+        let mut presence = Presence::default();
+        assert_eq!(presence.on_register(login(5), Phase(0), true), Registered::Arrived);
+        assert_eq!(presence.on_register(login(7), Phase(0), true), Registered::Replaced(login(5)));
+        assert!(!presence.on_unregister(login(5), 1));
+        assert!(presence.on_unregister(login(7), 2));
+        assert_eq!((presence.login(), presence.last_seen), (None, 2));
+        assert_eq!(presence.on_register(login(6), Phase(0), true), Registered::Outnumbered(login(7)));
+    }
+
+    #[test]
+    fn a_phase_never_shrinks_within_a_login() {
+        let mut presence = Presence::default();
+        presence.on_register(login(5), Phase(0), true);
+        presence.on_phase(login(5), Phase(3));
+        assert_eq!(presence.on_register(login(5), Phase(2), true), Registered::Again);
+        assert_eq!(presence.grant().map(|grant| grant.phase), Some(Phase(3)));
+        presence.on_register(login(6), Phase(0), true);
+        assert_eq!(presence.grant().map(|grant| grant.phase), Some(Phase(0)));
+    }
+}

@@ -1,0 +1,350 @@
+//! The recipient's side of one session: R of `docs/delivery.md`, which takes deliveries or bounces them.
+//!
+//! Owns the unacknowledged deliveries of the session, its phase, and which core drains the inbox. In: direct messages,
+//! entries of the inbox, ACKs. Out: DELIVER to the client; confirmations, bounces and acknowledgements to the others.
+//! Never refuses one direct message and takes the next: the phase grows before the first refusal (rule 5).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::edge_node::Edge;
+use crate::event::Action;
+use crate::frame::{Code, Ranges};
+use crate::id::{Grant, Key, NodeId, Phase, ReturnAddress, Sequence};
+use crate::mutant::{self, Mutant};
+use crate::peer::{Message, Peer, ToCore, ToEdge};
+use crate::session::Identity;
+
+/// Where a delivery came from, and so who hears of its acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The sender's edge.
+    Direct(ReturnAddress),
+    /// The drain core.
+    Inbox,
+    /// It was direct and was bounced after the client was shown it: it will come back through the inbox.
+    Bounced,
+    /// Acknowledged, or not remembered any more.
+    Done,
+}
+
+/// One DELIVER.
+#[derive(Debug)]
+struct Delivery {
+    key: Key,
+    source: Source,
+    bytes: u32,
+    shown_ms: u64,
+}
+
+/// The deliveries of one session.
+#[derive(Debug, Default)]
+pub struct Receiver {
+    /// Counts the refusals of this session.
+    pub phase: Phase,
+    /// The core that sends from the inbox.
+    pub drain: Option<NodeId>,
+    /// Deliveries from sequence `first` on; the oldest is not done.
+    recent: VecDeque<Delivery>,
+    first: u64,
+    /// Unacknowledged ones before `first`: a client that acknowledges in a strange order costs a map, not a window.
+    stragglers: BTreeMap<u64, Delivery>,
+    /// What the client was shown and a sender's edge was told to send through the inbox (rule 17): the sequence of the
+    /// delivery, or 0 once the client has taken it.
+    shown: BTreeMap<Key, u64>,
+    /// Direct and bounced deliveries without an acknowledgement.
+    direct_messages: u32,
+    direct_bytes: u32,
+    /// A timer of this session is armed.
+    pub timer_armed: bool,
+}
+
+impl Receiver {
+    /// The receiver of a session that begins.
+    pub fn new() -> Self {
+        Receiver { first: 1, ..Receiver::default() }
+    }
+
+    /// A direct message, whose login is that of this session.
+    pub fn on_direct(
+        &mut self,
+        edge: &mut Edge<'_>,
+        me: &Identity,
+        (grant, message, origin): (Grant, Message, ReturnAddress),
+    ) {
+        let wrong_phase = grant.phase != self.phase && !mutant::is(Mutant::ReceiverIgnoresPhase);
+        if wrong_phase || (mutant::is(Mutant::RefusesDirectWhileDraining) && self.has_inbox_deliveries()) {
+            return bounce(edge, origin);
+        }
+        if !self.shown.is_empty() && self.on_shown_again(edge, me, &message.key, Source::Direct(origin)) {
+            return;
+        }
+        let bytes = message.body.len() as u32;
+        let full = self.direct_messages >= edge.limits.delivery_messages_max
+            || self.direct_bytes.saturating_add(bytes) > edge.limits.delivery_bytes_max;
+        if full {
+            if !mutant::is(Mutant::RefusesOneFrameWithoutPhase) {
+                self.bounce_direct(edge, me);
+            }
+            return bounce(edge, origin);
+        }
+        self.direct_messages += 1;
+        self.direct_bytes += bytes;
+        self.show(edge, me, message, Source::Direct(origin));
+    }
+
+    /// An entry of the inbox, from this core.
+    pub fn on_inbox(&mut self, edge: &mut Edge<'_>, me: &Identity, core: NodeId, message: Message) {
+        if self.drain != Some(core) {
+            return;
+        }
+        if self.shown.is_empty() || !self.on_shown_again(edge, me, &message.key, Source::Inbox) {
+            if mutant::is(Mutant::TrimmedWhenSent) {
+                self.acknowledge_inbox(edge, me, vec![message.key.clone()]);
+            }
+            self.show(edge, me, message, Source::Inbox);
+        }
+    }
+
+    /// ACK of the client. An error names the code with which to close.
+    pub fn on_ack(&mut self, edge: &mut Edge<'_>, me: &Identity, ranges: Ranges<'_>) -> Result<(), Code> {
+        let next = self.first + self.recent.len() as u64;
+        let mut taken = Taken::default();
+        for (first, last) in ranges {
+            if first == 0 || last >= next {
+                return Err(Code::ProtocolError);
+            }
+            if first < self.first {
+                self.take_stragglers(edge, &mut taken, first, last);
+            }
+            for sequence in first.max(self.first)..=last {
+                self.take(edge, &mut taken, (sequence - self.first) as usize);
+            }
+            if mutant::is(Mutant::AcknowledgementMeansUpTo) {
+                (self.first..last).for_each(|sequence| self.take(edge, &mut taken, (sequence - self.first) as usize));
+            }
+        }
+        while self.recent.front().is_some_and(|delivery| delivery.source == Source::Done) {
+            self.recent.pop_front();
+            self.first += 1;
+        }
+        taken.flush(edge);
+        if !taken.inbox.is_empty() {
+            self.acknowledge_inbox(edge, me, taken.inbox);
+        }
+        Ok(())
+    }
+
+    /// Looks at the time: a direct delivery that waited too long bounces all of them (rule 17). Returns when to look
+    /// again, in monotonic ms.
+    pub fn on_timer(&mut self, edge: &mut Edge<'_>, me: &Identity) -> Option<u64> {
+        let oldest = self.oldest_direct()?;
+        let deadline = oldest + edge.limits.delivery_ms_max;
+        if deadline > edge.now.mono_ms {
+            return Some(deadline);
+        }
+        self.bounce_direct(edge, me);
+        None
+    }
+
+    /// The session ends: what is direct and unacknowledged goes back (rule 11).
+    pub fn on_end(&mut self, edge: &mut Edge<'_>) {
+        if !mutant::is(Mutant::SessionEndDoesNotBounce) {
+            self.each_direct(|origin| bounce(edge, origin));
+        }
+    }
+
+    /// The drain core is lost, or sends everything anew: its deliveries are not waited for any more (rule 13).
+    pub fn forget_inbox(&mut self) {
+        let deliveries = self.stragglers.values_mut().chain(&mut self.recent);
+        for delivery in deliveries.filter(|delivery| delivery.source == Source::Inbox) {
+            delivery.source = Source::Done;
+        }
+    }
+
+    /// Gives back memory that an idle session does not need.
+    pub fn shrink(&mut self) {
+        if self.recent.is_empty() {
+            self.recent = VecDeque::new();
+        }
+    }
+
+    /// Whether a timer has to be armed: something direct is unacknowledged.
+    pub fn is_timer_needed(&self) -> bool {
+        self.direct_messages > 0 && !self.timer_armed
+    }
+
+    fn show(&mut self, edge: &mut Edge<'_>, me: &Identity, message: Message, source: Source) {
+        let span_max = 4 * edge.limits.delivery_messages_max as usize;
+        if self.recent.len() >= span_max {
+            self.put_straggler_aside();
+        }
+        let sequence = Sequence(self.first + self.recent.len() as u64);
+        let bytes = message.body.len() as u32;
+        self.recent.push_back(Delivery { key: message.key.clone(), source, bytes, shown_ms: edge.now.mono_ms });
+        edge.out.push(Action::Deliver { session: me.login.at.session, sequence, message });
+    }
+
+    fn put_straggler_aside(&mut self) {
+        let Some(oldest) = self.recent.pop_front() else { return };
+        if oldest.source != Source::Done {
+            self.stragglers.insert(self.first, oldest);
+        }
+        self.first += 1;
+        while self.recent.front().is_some_and(|delivery| delivery.source == Source::Done) {
+            self.recent.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// A message comes back that the client was shown already (rule 17): it is not shown again. True if so.
+    fn on_shown_again(&mut self, edge: &mut Edge<'_>, me: &Identity, key: &Key, source: Source) -> bool {
+        let Some(&sequence) = self.shown.get(key) else { return false };
+        if sequence == 0 {
+            self.shown.remove(key);
+            match source {
+                Source::Direct(origin) => Taken { run: Some((origin, origin.sequence)), inbox: Vec::new() }.flush(edge),
+                _ => self.acknowledge_inbox(edge, me, vec![key.clone()]),
+            }
+            return true;
+        }
+        let shown_ms = edge.now.mono_ms;
+        let Some(delivery) = self.delivery_mut(sequence) else { return false };
+        let bytes = delivery.bytes;
+        delivery.source = source;
+        delivery.shown_ms = shown_ms;
+        self.shown.remove(key);
+        if source == Source::Inbox {
+            self.direct_messages -= 1;
+            self.direct_bytes -= bytes;
+        }
+        true
+    }
+
+    /// The client has taken the delivery at this place of `recent`.
+    fn take(&mut self, edge: &mut Edge<'_>, taken: &mut Taken, at: usize) {
+        let delivery = &mut self.recent[at];
+        let source = std::mem::replace(&mut delivery.source, Source::Done);
+        match source {
+            Source::Direct(origin) => {
+                self.direct_messages -= 1;
+                self.direct_bytes -= delivery.bytes;
+                taken.direct(edge, origin);
+            }
+            Source::Inbox => taken.inbox.push(delivery.key.clone()),
+            Source::Bounced => {
+                self.direct_messages -= 1;
+                self.direct_bytes -= delivery.bytes;
+                let key = delivery.key.clone();
+                self.shown.insert(key, 0);
+                self.bound_shown(edge);
+            }
+            Source::Done => {}
+        }
+    }
+
+    /// The same for those before `recent`.
+    #[cold]
+    fn take_stragglers(&mut self, edge: &mut Edge<'_>, taken: &mut Taken, first: u64, last: u64) {
+        let sequences: Vec<u64> = self.stragglers.range(first..=last.min(self.first - 1)).map(|(&s, _)| s).collect();
+        for sequence in sequences {
+            let Some(delivery) = self.stragglers.remove(&sequence) else { continue };
+            self.recent.push_front(delivery);
+            self.take(edge, taken, 0);
+            self.recent.pop_front();
+        }
+    }
+
+    /// Taken messages whose second coming never comes are forgotten, the lowest ids first: the library drops repeats.
+    fn bound_shown(&mut self, edge: &Edge<'_>) {
+        while self.shown.len() > 2 * edge.limits.delivery_messages_max as usize {
+            match self.shown.iter().find(|(_, sequence)| **sequence == 0).map(|(key, _)| key.clone()) {
+                Some(key) => self.shown.remove(&key),
+                None => return,
+            };
+        }
+    }
+
+    /// A refusal: the phase grows, and everything that is direct and unacknowledged goes back once, in order (rule 17).
+    fn bounce_direct(&mut self, edge: &mut Edge<'_>, me: &Identity) {
+        self.phase.0 += 1;
+        for node in edge.reachable(me.slot).collect::<Vec<_>>() {
+            let message = ToCore::PhaseGrown { user: me.user.clone(), login: me.login, phase: self.phase };
+            edge.out.push(Action::Peer(Peer::Core { node, slot: me.slot, message }));
+        }
+        let stragglers = self.stragglers.iter_mut().map(|(&sequence, delivery)| (sequence, delivery));
+        for (sequence, delivery) in stragglers.chain((self.first..).zip(&mut self.recent)) {
+            if let Source::Direct(origin) = delivery.source {
+                delivery.source = Source::Bounced;
+                self.shown.insert(delivery.key.clone(), sequence);
+                bounce(edge, origin);
+            }
+        }
+    }
+
+    fn each_direct(&mut self, mut then: impl FnMut(ReturnAddress)) {
+        for delivery in self.stragglers.values().chain(&self.recent) {
+            if let Source::Direct(origin) = delivery.source {
+                then(origin);
+            }
+        }
+    }
+
+    /// When the oldest direct delivery was shown, in monotonic ms.
+    fn oldest_direct(&self) -> Option<u64> {
+        if self.direct_messages == 0 {
+            return None;
+        }
+        let deliveries = self.stragglers.values().chain(&self.recent);
+        deliveries.filter(|d| matches!(d.source, Source::Direct(_))).map(|d| d.shown_ms).next()
+    }
+
+    fn has_inbox_deliveries(&self) -> bool {
+        self.recent.iter().any(|delivery| delivery.source == Source::Inbox)
+    }
+
+    fn delivery_mut(&mut self, sequence: u64) -> Option<&mut Delivery> {
+        match sequence.checked_sub(self.first) {
+            Some(at) => self.recent.get_mut(at as usize),
+            None => self.stragglers.get_mut(&sequence),
+        }
+    }
+
+    fn acknowledge_inbox(&self, edge: &mut Edge<'_>, me: &Identity, keys: Vec<Key>) {
+        let Some(node) = self.drain else { return };
+        let message = ToCore::Ack { user: me.user.clone(), keys };
+        edge.out.push(Action::Peer(Peer::Core { node, slot: me.slot, message }));
+    }
+}
+
+/// What one ACK took: runs of direct messages and keys of the inbox.
+#[derive(Default)]
+struct Taken {
+    run: Option<(ReturnAddress, Sequence)>,
+    inbox: Vec<Key>,
+}
+
+impl Taken {
+    fn direct(&mut self, edge: &mut Edge<'_>, origin: ReturnAddress) {
+        if let Some((to, last)) = &mut self.run
+            && (to.login, to.pair, last.0 + 1) == (origin.login, origin.pair, origin.sequence.0)
+        {
+            *last = origin.sequence;
+            return;
+        }
+        self.flush(edge);
+        self.run = Some((origin, origin.sequence));
+    }
+
+    fn flush(&mut self, edge: &mut Edge<'_>) {
+        if let Some((to, last)) = self.run.take() {
+            let message = ToEdge::Delivered { to, last, grant: None };
+            edge.out.push(Action::Peer(Peer::Edge { at: to.login.at, message }));
+        }
+    }
+}
+
+/// A direct message goes back to its sender's edge.
+pub fn bounce(edge: &mut Edge<'_>, origin: ReturnAddress) {
+    edge.counts.bounced += 1;
+    edge.out.push(Action::Peer(Peer::Edge { at: origin.login.at, message: ToEdge::Bounce { to: origin } }));
+}

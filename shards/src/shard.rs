@@ -1,0 +1,490 @@
+//! The inboxes of one executor: what a core does with a message (delivery rules 1, 4, 8, 12 and 15).
+//!
+//! Owns everything of the core half but the mailboxes themselves: senders, bodies in memory, what waits for the disk,
+//! tombstones, and how far the other replicas are. In: appends, acknowledgements, completions of storage. Out:
+//! deliveries, confirmations and storage requests. `stored` can arise only in the handler of a completion.
+
+mod attendance;
+mod disk;
+mod sync;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::event::Action;
+use crate::frame::Code;
+use crate::id::{Body, ExecutorId, Grant, Key, MessageId, NodeId, ReturnAddress, Sequence, Slot};
+use crate::inbox::{Content, Entry, EntryKey};
+use crate::limits::CoreLimits;
+use crate::mailbox::{Mailbox, MailboxId};
+use crate::mutant::{self, Mutant};
+use crate::names::Senders;
+use crate::peer::{Message, Peer, Refusal, ToCore, ToEdge};
+use crate::placement::Placement;
+use crate::replica::{FromReplica, Peers};
+use crate::storage::{Place, Record, StorageRequest};
+use crate::time::Now;
+use crate::tombstone::{Kept, Tombstones};
+use crate::wheel::Wheel;
+
+/// How many entries are looked at before a grant is not given for lack of knowledge.
+const GRANT_LOOKS: usize = 256;
+
+/// What a core half is told once.
+#[derive(Debug, Clone)]
+pub struct CoreConfig {
+    /// This node.
+    pub node: NodeId,
+    /// This executor.
+    pub executor: ExecutorId,
+    /// How many executors this node has.
+    pub executors: u16,
+    /// The bounds.
+    pub limits: CoreLimits,
+    /// Who keeps what.
+    pub placement: Arc<Placement>,
+    /// Makes hashing unpredictable to users.
+    pub seed: u64,
+}
+
+/// Counters of the core half, never reset.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CoreCounts {
+    /// Messages put into an inbox.
+    pub appended: u64,
+    /// Messages for which `stored` was told, or would have been if the sender were still there.
+    pub stored: u64,
+    /// Messages of an inbox that were taken.
+    pub taken: u64,
+    /// Messages sent from an inbox.
+    pub drained: u64,
+    /// Messages that were there already.
+    pub repeated: u64,
+    /// Messages dropped because they were too old.
+    pub expired: u64,
+    /// Messages lost to a damaged disk.
+    pub damaged: u64,
+    /// Refusals because an inbox was full.
+    pub inbox_full: u64,
+    /// Refusals because the disk was full.
+    pub disk_full: u64,
+    /// Refusals because too many bytes waited for the disk.
+    pub busy: u64,
+    /// Refusals because too few replicas could be reached.
+    pub unavailable: u64,
+    /// Times that the oldest tombstone was forgotten for lack of room.
+    pub tombstones_full: u64,
+}
+
+/// The time, and where to put what is to be done.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    /// The time.
+    pub now: Now,
+    /// What is to be done.
+    pub out: &'a mut Vec<Action>,
+}
+
+impl Turn<'_> {
+    /// Sends something to an edge.
+    pub fn to_edge(&mut self, at: crate::id::Location, message: ToEdge) {
+        self.out.push(Action::Peer(Peer::Edge { at, message }));
+    }
+}
+
+/// An append that the storage engine has not answered.
+#[derive(Debug, Clone, Copy)]
+enum Pending {
+    Entry { mailbox: MailboxId, key: EntryKey, bytes: u32, relocates: Option<Place> },
+    Tombstone { mailbox: MailboxId, key: EntryKey, relocates: Option<Place> },
+    Complete,
+}
+
+/// Bodies in memory, by cell.
+#[derive(Debug, Default)]
+struct Cells {
+    list: Vec<Option<(u64, Body)>>,
+    free: Vec<u32>,
+}
+
+impl Cells {
+    fn put(&mut self, sent_at: u64, body: Body) -> u32 {
+        match self.free.pop() {
+            Some(cell) => {
+                self.list[cell as usize] = Some((sent_at, body));
+                cell
+            }
+            None => {
+                self.list.push(Some((sent_at, body)));
+                (self.list.len() - 1) as u32
+            }
+        }
+    }
+
+    fn at(&self, cell: u32) -> (u64, Body) {
+        self.list[cell as usize].clone().expect("an entry's cell is filled")
+    }
+
+    fn clear(&mut self, cell: u32) {
+        self.list[cell as usize] = None;
+        self.free.push(cell);
+        if self.free.len() == self.list.len() {
+            *self = Cells::default();
+        }
+    }
+}
+
+/// A run of confirmations for one pair, told with one message.
+#[derive(Debug, Default)]
+struct Run(Option<(ReturnAddress, Sequence, EntryKey, u8)>);
+
+impl Run {
+    /// Whether this message continues the run.
+    fn takes(&mut self, origin: ReturnAddress, key: EntryKey, copies: u8) -> bool {
+        let Some((to, last, newest, same)) = &mut self.0 else {
+            self.0 = Some((origin, origin.sequence, key, copies));
+            return true;
+        };
+        let continues = (to.login, to.pair, last.0 + 1) == (origin.login, origin.pair, origin.sequence.0);
+        if continues && *same == copies {
+            (*last, *newest) = (origin.sequence, key.max(*newest));
+        }
+        continues && *same == copies
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shard {
+    /// What it was told once.
+    pub config: CoreConfig,
+    peers: Peers,
+    complete: bool,
+    senders: Senders,
+    cells: Cells,
+    pending: VecDeque<Pending>,
+    tombstones: Tombstones,
+    /// Tombstones that found no room on the disk.
+    unwritten: VecDeque<(MailboxId, EntryKey, Option<Place>)>,
+    timers: Wheel<MailboxId>,
+    /// When edges other than this node's own were last heard, in monotonic ms.
+    leases: BTreeMap<(NodeId, ExecutorId), u64>,
+    reading: sync::Reading,
+    unlogged_bytes: u64,
+    unflushed_bytes: u64,
+    full: bool,
+    counts: CoreCounts,
+}
+
+impl Shard {
+    /// A shard without messages; see [`CoreConfig`].
+    pub fn new(config: CoreConfig) -> Self {
+        let peers = config.placement.peers(config.node).into_iter().map(|node| (node, Default::default())).collect();
+        Shard {
+            senders: Senders::new(config.seed),
+            tombstones: Tombstones::new(config.seed),
+            peers,
+            complete: false,
+            cells: Cells::default(),
+            pending: VecDeque::new(),
+            unwritten: VecDeque::new(),
+            timers: Wheel::new(),
+            leases: BTreeMap::new(),
+            reading: sync::Reading::default(),
+            unlogged_bytes: 0,
+            unflushed_bytes: 0,
+            full: false,
+            counts: CoreCounts::default(),
+            config,
+        }
+    }
+
+    /// The counters.
+    pub fn counts(&self) -> CoreCounts {
+        self.counts
+    }
+
+    /// Appends that wait for the disk, and their bytes.
+    pub fn unflushed(&self) -> (usize, u64) {
+        (self.pending.len(), self.unflushed_bytes)
+    }
+
+    /// Bytes of bodies that are in memory only.
+    pub fn unlogged_bytes(&self) -> u64 {
+        self.unlogged_bytes
+    }
+
+    /// How many tombstones are remembered.
+    pub fn tombstones(&self) -> usize {
+        self.tombstones.len()
+    }
+
+    /// A SEND at a core (rule 8).
+    pub fn on_append(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (id, mailbox): (MailboxId, &mut Mailbox),
+        message: Message,
+        origin: ReturnAddress,
+    ) {
+        if mutant::is(Mutant::CoreForwardsWithoutInbox)
+            && let Some(to) = mailbox.presence.grant()
+        {
+            return turn.to_edge(to.login.at, ToEdge::Direct { to, message, origin });
+        }
+        if mutant::is(Mutant::JoiningCoreBounces) && !self.can_send(mailbox.slot) {
+            return turn.to_edge(origin.login.at, ToEdge::Bounce { to: origin });
+        }
+        let sender = self.senders.acquire(&message.key.sender);
+        let epoch = self.senders.on_login(sender, origin.login);
+        let key = (message.key.id, sender);
+        if self.tombstones.contains(id, key) {
+            self.counts.repeated += 1;
+            let grant = self.grant(mailbox, key);
+            turn.to_edge(origin.login.at, ToEdge::Delivered { to: origin, last: origin.sequence, grant });
+            return self.senders.release(sender);
+        }
+        if let Some(entry) = mailbox.held.as_mut().and_then(|held| held.inbox.entry_mut(key)) {
+            self.counts.repeated += 1;
+            if let Some(epoch) = epoch {
+                (entry.epoch, entry.sequence, entry.pair, entry.told) = (epoch, origin.sequence, origin.pair, false);
+            }
+            let slot = mailbox.slot;
+            let mut run = Run::default();
+            self.tell_stored(turn, &mut run, slot, entry);
+            flush_stored(turn, run);
+            return self.senders.release(sender);
+        }
+        if let Some(refusal) = self.refusal(mailbox, message.body.len() as u64) {
+            turn.to_edge(origin.login.at, ToEdge::Refused { to: origin, refusal });
+            return self.senders.release(sender);
+        }
+        let entry = Entry {
+            id: message.key.id,
+            sender,
+            content: Content::Unlogged(0),
+            sequence: origin.sequence,
+            pair: origin.pair,
+            bytes: message.body.len() as u32,
+            epoch: epoch.unwrap_or(0),
+            out: false,
+            told: false,
+            copies: 0,
+        };
+        self.insert(turn, (id, mailbox), message, entry);
+    }
+
+    /// Puts a new entry into the inbox: sent at once to a present recipient, logged at once for an absent one (rule 1).
+    fn insert(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (id, mailbox): (MailboxId, &mut Mailbox),
+        message: Message,
+        mut entry: Entry,
+    ) {
+        let key = entry.key();
+        let bytes = u64::from(entry.bytes);
+        entry.content = Content::Unlogged(self.cells.put(message.sent_at, message.body));
+        self.counts.appended += 1;
+        self.unlogged_bytes += bytes;
+        let present = mailbox.presence.drains().is_some() && self.can_send(mailbox.slot);
+        let held = mailbox.held();
+        held.bytes += bytes;
+        held.inbox.insert(entry);
+        held.unlogged.push_back((turn.now.mono_ms + self.config.limits.log_delay_ms, key));
+        if present {
+            self.pump(turn, mailbox);
+            self.arm(turn.now, id, mailbox);
+        }
+        if !present || self.unlogged_bytes > self.config.limits.unlogged_bytes_max {
+            self.log_all(turn, (id, mailbox));
+        }
+    }
+
+    /// Why a new message is not taken.
+    fn refusal(&mut self, mailbox: &Mailbox, bytes: u64) -> Option<Refusal> {
+        let limits = &self.config.limits;
+        let (messages, held) = mailbox.held.as_ref().map_or((0, 0), |held| (held.inbox.len(), held.bytes));
+        let code = if messages >= limits.inbox_messages_max as usize || held + bytes > limits.inbox_bytes_max {
+            self.counts.inbox_full += 1;
+            Code::InboxFull
+        } else if self.full && mailbox.presence.drains().is_none() {
+            self.counts.disk_full += 1;
+            Code::DiskFull
+        } else if self.unlogged_bytes + self.unflushed_bytes + bytes > limits.unflushed_bytes_max {
+            self.counts.busy += 1;
+            Code::Busy
+        } else if self.reachable_copies(mailbox.slot) < limits.copies_min && !mutant::is(Mutant::StoredBelowCopiesMin) {
+            self.counts.unavailable += 1;
+            Code::Unavailable
+        } else {
+            return None;
+        };
+        Some(Refusal { code, wait_ms: limits.retry_ms })
+    }
+
+    /// The recipient's client has taken these.
+    pub fn on_ack(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), keys: &[Key]) {
+        let mut run = Run::default();
+        for key in keys {
+            let Some(sender) = self.senders.find(&key.sender) else { continue };
+            let key = (key.id, sender);
+            let Some(entry) = self.take(turn, (id, mailbox), key) else { continue };
+            self.counts.taken += 1;
+            if let Some(origin) = self.origin(&entry)
+                && !run.takes(origin, key, 0)
+            {
+                self.flush_delivered(turn, mailbox, std::mem::take(&mut run));
+                run.takes(origin, key, 0);
+            }
+        }
+        self.flush_delivered(turn, mailbox, run);
+        self.pump(turn, mailbox);
+        mailbox.settle();
+    }
+
+    fn flush_delivered(&mut self, turn: &mut Turn<'_>, mailbox: &Mailbox, run: Run) {
+        if let Some((to, last, newest, _)) = run.0 {
+            let grant = self.grant(mailbox, newest);
+            turn.to_edge(to.login.at, ToEdge::Delivered { to, last, grant });
+        }
+    }
+
+    /// Makes an entry a tombstone, here and at the replicas that have it.
+    fn take(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), key: EntryKey) -> Option<Entry> {
+        let held = mailbox.held.as_mut()?;
+        let entry = held.inbox.remove(key)?;
+        held.bytes -= u64::from(entry.bytes);
+        if entry.out {
+            held.out_messages -= 1;
+            held.out_bytes -= u64::from(entry.bytes);
+        }
+        let remembers = !mutant::is(Mutant::NoTombstones);
+        match entry.content {
+            Content::Unlogged(cell) => {
+                self.cells.clear(cell);
+                self.unlogged_bytes -= u64::from(entry.bytes);
+            }
+            Content::Logging(cell) => self.cells.clear(cell),
+            Content::Flushed(place) => {
+                if remembers {
+                    self.append_tombstone(turn, (id, mailbox), key, Some(place));
+                }
+                turn.out.push(Action::Storage(StorageRequest::Trim { place }));
+            }
+        }
+        if remembers && self.tombstones.insert(turn.now.mono_ms, id, key, Kept::Memory) {
+            mailbox.references += 1;
+        } else {
+            self.senders.release(key.1);
+        }
+        if !matches!(entry.content, Content::Unlogged(_)) {
+            let taken_at = turn.now.wall_ms();
+            self.tell_replicas(turn, mailbox, |user, key| FromReplica::Tombstone { user, key, taken_at }, key);
+        }
+        Some(entry)
+    }
+
+    /// Sends what the page allows to the recipient's session, the lowest entry that is not out first (rule 12).
+    fn pump(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox) {
+        let Some(login) = mailbox.presence.drains() else { return };
+        if !self.can_send(mailbox.slot) {
+            return;
+        }
+        let limits = &self.config.limits;
+        let Some(held) = mailbox.held.as_mut() else { return };
+        while held.out_messages < limits.page_messages && held.out_bytes < u64::from(limits.page_bytes) {
+            let Some(entry) = held.inbox.send_next() else { return };
+            let key = entry.key();
+            held.out_messages += 1;
+            held.out_bytes += u64::from(entry.bytes);
+            self.counts.drained += 1;
+            let name = Key { id: key.0, sender: self.senders.name(key.1).clone() };
+            let message = match entry.content {
+                Content::Unlogged(cell) | Content::Logging(cell) => {
+                    let (sent_at, body) = self.cells.at(cell);
+                    Some(Message { key: name, sent_at, body })
+                }
+                Content::Flushed(place) => {
+                    let user = mailbox.user.clone();
+                    turn.out.push(Action::Storage(StorageRequest::Read { user, key: name, place }));
+                    None
+                }
+            };
+            match message {
+                Some(message) if held.sending.is_empty() => {
+                    turn.to_edge(login.at, ToEdge::Deliver { to: login, core: self.config.node, message });
+                }
+                message => held.sending.push_back((key, message)),
+            }
+        }
+    }
+
+    /// Sends the head of `sending` as far as it has come from the disk.
+    fn send_ready(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox) {
+        let Some(login) = mailbox.presence.drains() else { return };
+        let Some(held) = mailbox.held.as_mut() else { return };
+        while let Some((key, message)) = held.sending.front_mut() {
+            let there = held.inbox.entry(*key).is_some_and(|entry| entry.out);
+            match (there, message.take()) {
+                (true, Some(message)) => {
+                    turn.to_edge(login.at, ToEdge::Deliver { to: login, core: self.config.node, message });
+                }
+                (true, None) => return,
+                (false, _) => {}
+            }
+            held.sending.pop_front();
+        }
+    }
+
+    /// Nothing is out any more: the session it was sent to is not there, or begins anew.
+    fn recall(&mut self, mailbox: &mut Mailbox) {
+        if let Some(held) = mailbox.held.as_mut() {
+            held.inbox.recall();
+            held.sending.clear();
+            (held.out_messages, held.out_bytes) = (0, 0);
+        }
+    }
+
+    /// A grant for this sender, if nothing older of it is here or can be elsewhere (rule 4).
+    fn grant(&self, mailbox: &Mailbox, (id, sender): EntryKey) -> Option<Box<(MessageId, Grant)>> {
+        let grant = mailbox.presence.grant()?;
+        if !mutant::is(Mutant::DirectWheneverLocationIsKnown) {
+            let in_step = self.complete && self.peers.values().all(|peer| peer.is_up() && peer.is_synced(mailbox.slot));
+            let older = mailbox.held.as_ref().is_some_and(|held| held.inbox.has_older(sender, id, GRANT_LOOKS));
+            if older || !in_step {
+                return None;
+            }
+        }
+        Some(Box::new((id, grant)))
+    }
+
+    /// Where confirmations of this entry go, if anybody waits for them.
+    fn origin(&self, entry: &Entry) -> Option<ReturnAddress> {
+        let login = self.senders.login_of(entry.sender, entry.epoch)?;
+        Some(ReturnAddress { login, pair: entry.pair, sequence: entry.sequence })
+    }
+
+    /// Whether this core may send from the inboxes of a slot (rule 14).
+    fn can_send(&self, slot: Slot) -> bool {
+        mutant::is(Mutant::WipedCoreServesBeforeSync)
+            || (self.complete && self.peers.values().all(|peer| !peer.is_up() || peer.is_synced(slot)))
+    }
+}
+
+/// STORED for a run.
+fn flush_stored(turn: &mut Turn<'_>, run: Run) {
+    if let Some((to, last, newest, copies)) = run.0 {
+        turn.to_edge(to.login.at, ToEdge::Stored { to, last, newest: newest.0, copies });
+    }
+}
+
+/// To the core of another node.
+fn to_core(turn: &mut Turn<'_>, node: NodeId, slot: Slot, message: FromReplica) {
+    turn.out.push(Action::Peer(Peer::Core { node, slot, message: ToCore::Replica(message) }));
+}
+
+/// The record of a tombstone.
+fn tombstone_record(mailbox: &Mailbox, key: Key, taken_at: u64, kills: Option<Place>) -> Record {
+    Record::Tombstone { user: mailbox.user.clone(), key, taken_at, kills }
+}

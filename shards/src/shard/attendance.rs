@@ -1,0 +1,111 @@
+//! Who is there: registrations, their ends, leases, and those who want to know (delivery rules 10 to 12).
+
+use super::{Shard, Turn};
+use crate::id::{ExecutorId, Location, Login, NodeId, Phase};
+use crate::mailbox::{Mailbox, MailboxId, Mailboxes};
+use crate::peer::{Asker, PresenceState, ToEdge};
+use crate::presence::Registered;
+
+impl Shard {
+    /// A session begins, or tells again.
+    pub fn on_register(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (id, mailbox): (MailboxId, &mut Mailbox),
+        login: Login,
+        (phase, drain): (Phase, bool),
+    ) {
+        if login.at.node != self.config.node {
+            self.leases.insert((login.at.node, login.at.executor), turn.now.mono_ms);
+        }
+        match mailbox.presence.on_register(login, phase, drain) {
+            Registered::Outnumbered(known) => {
+                let core = self.config.node;
+                return turn.to_edge(login.at, ToEdge::Outnumbered { to: login, core, known });
+            }
+            Registered::Replaced(old) => turn.to_edge(old.at, ToEdge::Replaced { to: old }),
+            Registered::Arrived => tell_watchers(turn, mailbox, PresenceState::Online),
+            Registered::Again => {}
+        }
+        self.recall(mailbox);
+        self.log_all(turn, (id, mailbox));
+        self.pump(turn, mailbox);
+    }
+
+    /// A session has ended.
+    pub fn on_unregister(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), login: Login) {
+        if mailbox.presence.on_unregister(login, turn.now.wall_ms()) {
+            self.on_absent(turn, (id, mailbox));
+        }
+    }
+
+    /// The user is not there any more: what was only in memory goes to the disk (rule 1).
+    fn on_absent(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox)) {
+        self.recall(mailbox);
+        self.log_all(turn, (id, mailbox));
+        mailbox.settle();
+        tell_watchers(turn, mailbox, state_of(mailbox));
+    }
+
+    /// LOOKUP or WATCH.
+    pub fn on_lookup(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox, asker: Asker, watch: bool) {
+        let mut state = state_of(mailbox);
+        if watch {
+            mailbox.watchers.retain(|known| known.login != asker.login);
+            if mailbox.watchers.len() < self.config.limits.watchers_max {
+                mailbox.watchers.push(asker);
+            } else {
+                state = PresenceState::Unknown;
+            }
+        }
+        let user = mailbox.user.clone();
+        turn.to_edge(asker.login.at, ToEdge::Presence { to: asker, user, state });
+    }
+
+    /// An edge executor is alive. False if its lease has ended, or it is not known.
+    pub fn on_refresh(&mut self, turn: &mut Turn<'_>, node: NodeId, executor: ExecutorId) {
+        match self.leases.get_mut(&(node, executor)) {
+            Some(heard_ms) => *heard_ms = turn.now.mono_ms,
+            None => {
+                self.leases.insert((node, executor), turn.now.mono_ms);
+                let at = Location { node, executor, session: crate::id::SessionId(0) };
+                turn.to_edge(at, ToEdge::LeaseEnded { core: self.config.node });
+            }
+        }
+    }
+
+    /// Ends the presences of edges that were not heard for too long.
+    pub fn end_leases(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
+        let before = turn.now.mono_ms.saturating_sub(self.config.limits.lease_ms);
+        let ended: Vec<_> = self.leases.iter().filter(|(_, heard)| **heard < before).map(|(&at, _)| at).collect();
+        if ended.is_empty() {
+            return;
+        }
+        self.leases.retain(|at, _| !ended.contains(at));
+        for id in mailboxes.numbers() {
+            let Some(mailbox) = mailboxes.mailbox(id) else { continue };
+            if mailbox.presence.location().is_some_and(|at| ended.contains(&(at.node, at.executor))) {
+                mailbox.presence.on_lost(turn.now.wall_ms());
+                self.on_absent(turn, (id, mailbox));
+            }
+        }
+    }
+
+    /// Whether edges of other nodes have leases here.
+    pub fn has_leases(&self) -> bool {
+        !self.leases.is_empty()
+    }
+}
+
+fn state_of(mailbox: &Mailbox) -> PresenceState {
+    match mailbox.presence.login() {
+        Some(_) => PresenceState::Online,
+        None => PresenceState::Offline { last_seen: mailbox.presence.last_seen },
+    }
+}
+
+fn tell_watchers(turn: &mut Turn<'_>, mailbox: &Mailbox, state: PresenceState) {
+    for &to in &mailbox.watchers {
+        turn.to_edge(to.login.at, ToEdge::Presence { to, user: mailbox.user.clone(), state });
+    }
+}

@@ -1,0 +1,486 @@
+//! What goes to the storage engine and what comes back: logging, flushing, relocation, recovery (rules 1, 8 and 15).
+
+use super::{Pending, Run, Shard, Turn, flush_stored, tombstone_record};
+use crate::event::Action;
+use crate::frame::Code;
+use crate::id::{Key, Slot, UserId};
+use crate::inbox::{Content, Entry, EntryKey};
+use crate::mailbox::{Mailbox, MailboxId, Mailboxes};
+use crate::mutant::{self, Mutant};
+use crate::peer::{Message, Refusal, ToEdge};
+use crate::replica::FromReplica;
+use crate::storage::{self, Place, Record, StorageRequest};
+use crate::time::Now;
+use crate::tombstone::Kept;
+
+impl Shard {
+    /// Logs everything of an inbox that is in memory only, in order of arrival (rule 1).
+    pub(super) fn log_all(&mut self, turn: &mut Turn<'_>, at: (MailboxId, &mut Mailbox)) {
+        self.log_until(turn, at, u64::MAX);
+    }
+
+    /// A timer of this mailbox fires: logs what has waited long enough.
+    pub fn on_timer(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox)) {
+        let Some(held) = mailbox.held.as_mut() else { return };
+        held.timer_armed = false;
+        if self.full && mailbox.presence.drains().is_some() {
+            self.arm(turn.now, id, mailbox);
+            return;
+        }
+        self.log_until(turn, (id, mailbox), turn.now.mono_ms);
+        self.arm(turn.now, id, mailbox);
+        mailbox.settle();
+    }
+
+    fn log_until(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), until_ms: u64) {
+        while let Some(held) = mailbox.held.as_mut()
+            && let Some(&(due_ms, key)) = held.unlogged.front()
+            && due_ms <= until_ms
+        {
+            let key = match mutant::is(Mutant::YoungerEntryLoggedFirst) {
+                true => held.unlogged.pop_back().map_or(key, |(_, youngest)| youngest),
+                false => held.unlogged.pop_front().map_or(key, |(_, oldest)| oldest),
+            };
+            self.log_entry(turn, (id, mailbox), key);
+        }
+    }
+
+    /// Asks the engine to append one entry, and the replicas to keep it too.
+    fn log_entry(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), key: EntryKey) {
+        let slot = mailbox.slot;
+        let Some(entry) = mailbox.held.as_mut().and_then(|held| held.inbox.entry_mut(key)) else { return };
+        let Content::Unlogged(cell) = entry.content else { return };
+        entry.content = Content::Logging(cell);
+        let bytes = entry.bytes;
+        self.unlogged_bytes -= u64::from(bytes);
+        self.unflushed_bytes += u64::from(bytes);
+        if mutant::is(Mutant::StoredBeforeFlush)
+            && let Some(to) = self.origin(entry)
+        {
+            turn.to_edge(to.login.at, ToEdge::Stored { to, last: to.sequence, newest: key.0, copies: 1 });
+        }
+        let name = Key { id: key.0, sender: self.senders.name(key.1).clone() };
+        let (sent_at, body) = self.cells.at(cell);
+        let user = mailbox.user.clone();
+        for node in self.peers_up() {
+            let message = Message { key: name.clone(), sent_at, body: body.clone() };
+            super::to_core(turn, node, slot, FromReplica::Entry { user: user.clone(), message, flushed: false });
+        }
+        let record = Record::Entry(storage::Entry { user, key: name, sent_at, body });
+        self.append(turn, mailbox, record, Pending::Entry { mailbox: id, key, bytes, relocates: None });
+    }
+
+    pub(super) fn append_tombstone(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (id, mailbox): (MailboxId, &mut Mailbox),
+        key: EntryKey,
+        kills: Option<Place>,
+    ) {
+        let name = Key { id: key.0, sender: self.senders.name(key.1).clone() };
+        let record = tombstone_record(mailbox, name, turn.now.wall_ms(), kills);
+        self.append(turn, mailbox, record, Pending::Tombstone { mailbox: id, key, relocates: None });
+    }
+
+    /// Mailbox and sender stay as long as an append refers to them.
+    pub(super) fn append(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox, record: Record, pending: Pending) {
+        if let Pending::Entry { key, .. } | Pending::Tombstone { key, .. } = pending {
+            mailbox.references += 1;
+            self.senders.retain(key.1);
+        }
+        self.pending.push_back(pending);
+        turn.out.push(Action::Storage(StorageRequest::Append(record)));
+    }
+
+    /// Appends are on disk.
+    pub fn on_flushed(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, places: &[Place]) {
+        let mut run = Run::default();
+        for &place in places {
+            let pending = self.pending.pop_front().expect("the engine answers only what was appended");
+            match pending {
+                Pending::Entry { mailbox, key, bytes, relocates } => {
+                    if relocates.is_none() {
+                        self.unflushed_bytes -= u64::from(bytes);
+                    }
+                    let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
+                    self.on_entry_flushed(turn, &mut run, (mailbox, at), key, (place, relocates));
+                    self.answered(at, key);
+                }
+                Pending::Tombstone { mailbox, key, relocates } => {
+                    match self.tombstones.kept_mut(mailbox, key) {
+                        Some(kept) => *kept = Kept::Flushed(place),
+                        None => turn.out.push(Action::Storage(StorageRequest::Trim { place })),
+                    }
+                    if let Some(place) = relocates {
+                        turn.out.push(Action::Storage(StorageRequest::Trim { place }));
+                    }
+                    let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
+                    self.answered(at, key);
+                }
+                Pending::Complete => self.become_complete(turn, mailboxes),
+            }
+        }
+        flush_stored(turn, run);
+    }
+
+    fn on_entry_flushed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        run: &mut Run,
+        (id, mailbox): (MailboxId, &mut Mailbox),
+        key: EntryKey,
+        (place, relocates): (Place, Option<Place>),
+    ) {
+        let trim = |turn: &mut Turn<'_>, place| turn.out.push(Action::Storage(StorageRequest::Trim { place }));
+        let slot = mailbox.slot;
+        let entry = mailbox.held.as_mut().and_then(|held| held.inbox.entry_mut(key));
+        match (entry, relocates) {
+            (Some(entry), None) if matches!(entry.content, Content::Logging(_)) => {
+                if let Content::Logging(cell) = entry.content {
+                    self.cells.clear(cell);
+                }
+                entry.content = Content::Flushed(place);
+                self.counts.stored += 1;
+                self.tell_stored(turn, run, slot, entry);
+                self.tell_replicas(turn, mailbox, |user, key| FromReplica::Flushed { user, key }, key);
+            }
+            (Some(entry), Some(old)) if entry.content == Content::Flushed(old) => {
+                entry.content = Content::Flushed(place);
+                trim(turn, old);
+            }
+            // Taken meanwhile: the record is dead, and a recovery has to know.
+            _ => {
+                self.append_tombstone(turn, (id, mailbox), key, Some(place));
+                trim(turn, place);
+            }
+        }
+    }
+
+    /// `stored`, if it is true by now and somebody waits for it (rule 8).
+    pub(super) fn tell_stored(&self, turn: &mut Turn<'_>, run: &mut Run, slot: Slot, entry: &mut Entry) {
+        if entry.told || !matches!(entry.content, Content::Flushed(_)) {
+            return;
+        }
+        let copies = 1 + entry.copies.count_ones() as u8;
+        let peers = self.peers.values().enumerate();
+        let waits = peers
+            .filter(|(_, peer)| peer.is_up() && peer.is_synced(slot))
+            .any(|(bit, _)| entry.copies & (1 << bit) == 0);
+        if !mutant::is(Mutant::StoredBelowCopiesMin) && (waits || copies < self.config.limits.copies_min) {
+            return;
+        }
+        entry.told = true;
+        let Some(origin) = self.origin(entry) else { return };
+        if !run.takes(origin, entry.key(), copies) {
+            flush_stored(turn, std::mem::take(run));
+            run.takes(origin, entry.key(), copies);
+        }
+    }
+
+    /// Appends were dropped: the disk is full.
+    pub fn on_failed(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, count: usize) {
+        for _ in 0..count {
+            let pending = self.pending.pop_front().expect("the engine answers only what was appended");
+            match pending {
+                Pending::Entry { mailbox, key, bytes, relocates } => {
+                    let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
+                    if relocates.is_none() {
+                        self.unflushed_bytes -= u64::from(bytes);
+                        self.on_entry_failed(turn, (mailbox, at), key);
+                    }
+                    self.answered(at, key);
+                }
+                Pending::Tombstone { mailbox, key, relocates: None } => {
+                    let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
+                    at.references += 1;
+                    self.senders.retain(key.1);
+                    self.unwritten.push_back((mailbox, key, None));
+                    self.answered(at, key);
+                }
+                Pending::Tombstone { mailbox, key, relocates: Some(_) } => {
+                    let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
+                    self.answered(at, key);
+                }
+                Pending::Complete => self.append_complete(turn),
+            }
+        }
+    }
+
+    /// A present recipient still gets it from memory; for an absent one it is refused, and was never there.
+    fn on_entry_failed(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), key: EntryKey) {
+        let present = mailbox.presence.drains().is_some();
+        let retry_ms = self.config.limits.retry_ms;
+        let Some(held) = mailbox.held.as_mut() else { return };
+        let Some(entry) = held.inbox.entry_mut(key) else { return };
+        let Content::Logging(cell) = entry.content else { return };
+        entry.content = Content::Unlogged(cell);
+        self.unlogged_bytes += u64::from(entry.bytes);
+        if present {
+            held.unlogged.push_back((turn.now.mono_ms + u64::from(retry_ms), key));
+            return self.arm(turn.now, id, mailbox);
+        }
+        self.counts.disk_full += 1;
+        self.drop_entry(turn, (id, mailbox), key, Refusal { code: Code::DiskFull, wait_ms: retry_ms });
+    }
+
+    /// Takes an entry out without a trace in memory, and tells its sender why if it can.
+    fn drop_entry(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (_, mailbox): (MailboxId, &mut Mailbox),
+        key: EntryKey,
+        refusal: Refusal,
+    ) {
+        let Some(held) = mailbox.held.as_mut() else { return };
+        let Some(entry) = held.inbox.remove(key) else { return };
+        held.bytes -= u64::from(entry.bytes);
+        if entry.out {
+            held.out_messages -= 1;
+            held.out_bytes -= u64::from(entry.bytes);
+        }
+        match entry.content {
+            Content::Unlogged(cell) => {
+                self.unlogged_bytes -= u64::from(entry.bytes);
+                self.cells.clear(cell);
+            }
+            Content::Logging(cell) => self.cells.clear(cell),
+            Content::Flushed(place) => turn.out.push(Action::Storage(StorageRequest::Trim { place })),
+        }
+        if let Some(to) = self.origin(&entry).filter(|_| !entry.told) {
+            turn.to_edge(to.login.at, ToEdge::Refused { to, refusal });
+        }
+        self.senders.release(key.1);
+        mailbox.settle();
+    }
+
+    /// The disk is full, or has room again.
+    pub fn on_full(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, full: bool) {
+        self.full = full;
+        if full {
+            return;
+        }
+        while let Some((id, key, kills)) = self.unwritten.pop_front() {
+            let mailbox = mailboxes.mailbox(id).expect("a mailbox with references stays");
+            self.append_tombstone(turn, (id, mailbox), key, kills);
+            self.answered(mailbox, key);
+        }
+    }
+
+    /// The content of an entry has come from the disk.
+    pub fn on_read(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), message: Message) {
+        let Some(sender) = self.senders.find(&message.key.sender) else { return };
+        let key = (message.key.id, sender);
+        self.answer_want(turn, (id, mailbox), key, &message);
+        let Some(held) = mailbox.held.as_mut() else { return };
+        let waiting = held.sending.iter_mut().find(|(waiting, there)| *waiting == key && there.is_none());
+        if let Some((_, there)) = waiting {
+            *there = Some(message);
+            self.send_ready(turn, mailbox);
+        }
+    }
+
+    /// The content of an entry is damaged: it is lost here, which the engine has reported with file and offset.
+    pub fn on_damaged(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (id, mailbox): (MailboxId, &mut Mailbox),
+        name: &Key,
+        place: Place,
+    ) {
+        let Some(sender) = self.senders.find(&name.sender) else { return };
+        let key = (name.id, sender);
+        let held = mailbox.held.as_mut();
+        let Some(entry) = held.and_then(|held| held.inbox.entry_mut(key)) else { return };
+        if entry.content != Content::Flushed(place) {
+            return;
+        }
+        self.counts.damaged += 1;
+        turn.out.push(Action::Lost { user: mailbox.user.clone(), id: name.id });
+        self.forget_want(turn, (id, mailbox), key);
+        self.drop_entry(turn, (id, mailbox), key, Refusal { code: Code::Internal, wait_ms: 0 });
+        self.send_ready(turn, mailbox);
+        self.pump(turn, mailbox);
+    }
+
+    /// The engine wants to give up a segment: what is needed there is appended again.
+    pub fn on_relocate(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, record: Record, place: Place) {
+        let (user, name) = match &record {
+            Record::Entry(entry) => (&entry.user, &entry.key),
+            Record::Tombstone { user, key, .. } => (user, key),
+            Record::Complete => {
+                if self.complete {
+                    self.append_complete(turn);
+                }
+                return turn.out.push(Action::Storage(StorageRequest::Trim { place }));
+            }
+        };
+        let (Some((id, mailbox)), Some(sender)) = (mailboxes.find(user), self.senders.find(&name.sender)) else {
+            return;
+        };
+        let key = (name.id, sender);
+        match record {
+            Record::Entry(entry) => {
+                let found = mailbox.held.as_ref().and_then(|held| held.inbox.entry(key));
+                if found.is_some_and(|found| found.content == Content::Flushed(place)) {
+                    let bytes = entry.body.len() as u32;
+                    let pending = Pending::Entry { mailbox: id, key, bytes, relocates: Some(place) };
+                    self.append(turn, mailbox, Record::Entry(entry), pending);
+                }
+            }
+            Record::Tombstone { taken_at, .. } => {
+                if self.tombstones.kept_mut(id, key).is_some_and(|kept| *kept == Kept::Flushed(place)) {
+                    let record = tombstone_record(mailbox, name.clone(), taken_at, None);
+                    let pending = Pending::Tombstone { mailbox: id, key, relocates: Some(place) };
+                    self.append(turn, mailbox, record, pending);
+                }
+            }
+            Record::Complete => {}
+        }
+    }
+
+    /// Recovery has found a record.
+    pub fn on_recovered(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mailboxes: &mut Mailboxes,
+        record: Record,
+        (body_bytes, place): (u32, Place),
+    ) {
+        match record {
+            Record::Entry(entry) => self.recover_entry(turn, mailboxes, entry, (body_bytes, place)),
+            Record::Tombstone { user, key, .. } => self.recover_tombstone(turn, mailboxes, &user, &key, place),
+            Record::Complete => {}
+        }
+    }
+
+    fn recover_entry(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mailboxes: &mut Mailboxes,
+        entry: storage::Entry,
+        (bytes, place): (u32, Place),
+    ) {
+        let sender = self.senders.acquire(&entry.key.sender);
+        let (_, mailbox) = mailboxes.open(&entry.user);
+        let held = mailbox.held();
+        let key = (entry.key.id, sender);
+        if let Some(known) = held.inbox.entry_mut(key) {
+            if let Content::Flushed(old) = std::mem::replace(&mut known.content, Content::Flushed(place)) {
+                turn.out.push(Action::Storage(StorageRequest::Trim { place: old }));
+            }
+            return self.senders.release(sender);
+        }
+        held.bytes += u64::from(bytes);
+        held.inbox.insert(Entry {
+            id: key.0,
+            sender,
+            content: Content::Flushed(place),
+            sequence: crate::id::Sequence(0),
+            pair: crate::id::PairId(0),
+            bytes,
+            epoch: 0,
+            out: false,
+            told: true,
+            copies: 0,
+        });
+    }
+
+    fn recover_tombstone(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mailboxes: &mut Mailboxes,
+        user: &UserId,
+        name: &Key,
+        place: Place,
+    ) {
+        let sender = self.senders.acquire(&name.sender);
+        let (id, mailbox) = mailboxes.open(user);
+        let key = (name.id, sender);
+        if let Some(held) = mailbox.held.as_mut()
+            && let Some(entry) = held.inbox.remove(key)
+        {
+            held.bytes -= u64::from(entry.bytes);
+            self.senders.release(sender);
+            if let Content::Flushed(place) = entry.content {
+                turn.out.push(Action::Storage(StorageRequest::Trim { place }));
+            }
+            mailbox.settle();
+        }
+        if self.tombstones.insert(turn.now.mono_ms, id, key, Kept::Flushed(place)) {
+            mailbox.references += 1;
+        } else {
+            if let Some(Kept::Flushed(old)) =
+                self.tombstones.kept_mut(id, key).map(|kept| std::mem::replace(kept, Kept::Flushed(place)))
+            {
+                turn.out.push(Action::Storage(StorageRequest::Trim { place: old }));
+            }
+            self.senders.release(sender);
+        }
+        self.forget_tombstones(turn, mailboxes);
+    }
+
+    /// Forgets tombstones that are too old or too many.
+    pub fn forget_tombstones(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
+        let limits = &self.config.limits;
+        let before_ms = match self.may_forget() {
+            true => turn.now.mono_ms.saturating_sub(limits.tombstone_keep_ms),
+            false => 0,
+        };
+        let most = limits.tombstones_max;
+        while let Some(forgotten) = self.tombstones.forget(before_ms, most) {
+            self.counts.tombstones_full += u64::from(self.tombstones.len() >= most);
+            if let Kept::Flushed(place) = forgotten.kept {
+                turn.out.push(Action::Storage(StorageRequest::Trim { place }));
+            }
+            let mailbox = mailboxes.mailbox(forgotten.mailbox).expect("a mailbox with references stays");
+            self.answered(mailbox, forgotten.key);
+        }
+    }
+
+    /// Drops what has waited longer than inboxes keep messages.
+    pub fn expire(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox)) {
+        let before = turn.now.wall_ms().saturating_sub(self.config.limits.inbox_age_ms_max);
+        while let Some(first) = mailbox.held.as_ref().and_then(|held| held.inbox.first())
+            && first.id.time_ms() < before
+        {
+            let key = first.key();
+            let told = first.told;
+            let Some(entry) = self.take(turn, (id, mailbox), key) else { return };
+            self.counts.expired += 1;
+            if let Some(to) = self.origin(&entry).filter(|_| !told) {
+                let refusal = Refusal { code: Code::Expired, wait_ms: 0 };
+                turn.to_edge(to.login.at, ToEdge::Refused { to, refusal });
+            }
+        }
+        mailbox.settle();
+    }
+
+    /// An append or a tombstone refers to mailbox and sender no more.
+    fn answered(&mut self, mailbox: &mut Mailbox, key: EntryKey) {
+        mailbox.references -= 1;
+        self.senders.release(key.1);
+    }
+
+    /// Arms the timer of a mailbox for the oldest entry that is in memory only.
+    pub(super) fn arm(&mut self, now: Now, id: MailboxId, mailbox: &mut Mailbox) {
+        let Some(held) = mailbox.held.as_mut() else { return };
+        if held.timer_armed {
+            return;
+        }
+        if let Some(&(due_ms, _)) = held.unlogged.front() {
+            let due_ms = if self.full { now.mono_ms + u64::from(self.config.limits.retry_ms) } else { due_ms };
+            held.timer_armed = true;
+            self.timers.arm(due_ms, id);
+        }
+    }
+
+    /// The next mailbox whose timer is due.
+    pub fn expired_timer(&mut self, now: Now) -> Option<MailboxId> {
+        self.timers.expire(now.mono_ms)
+    }
+
+    /// When the next timer is due, in monotonic ms.
+    pub fn next_timer_ms(&mut self) -> Option<u64> {
+        self.timers.next_ms()
+    }
+}

@@ -1,0 +1,134 @@
+//! What really happened, as the checkers see it: every message from its first transmission to its end.
+
+use std::collections::BTreeMap;
+
+use iris_shards::id::{Login, MessageId};
+
+/// The number of a message in the ledger. It is also the lower half of the message's id.
+pub type MessageIx = usize;
+/// The number of a user and of its client.
+pub type ClientIx = usize;
+/// The number of a connection, never used again.
+pub type ConnectionIx = usize;
+
+/// What a sender was told at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Told {
+    Nothing,
+    Stored,
+    Delivered,
+}
+
+/// One message.
+#[derive(Debug, Clone)]
+pub struct Note {
+    pub id: MessageId,
+    pub from: ClientIx,
+    pub to: ClientIx,
+    pub bytes: usize,
+    /// When it was transmitted first since it was last refused: its place in the order. 0: never.
+    pub position: u64,
+    pub sent_us: u64,
+    /// When a server refused it last. 0: never.
+    pub refused: u64,
+    /// Nodes that have had it on disk.
+    pub flushed: u8,
+    /// The highest number of copies that a core has claimed.
+    pub claimed: u8,
+    /// A core has claimed fewer copies than configured at some time.
+    pub claimed_few: bool,
+    pub told: Told,
+    /// When the recipient's application took it. 0: not yet.
+    pub taken: u64,
+    /// The sender's client gave up: it was told that repeating is useless.
+    pub abandoned: bool,
+}
+
+/// Everything that the checkers compare with.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    pub notes: Vec<Note>,
+    pub stamp: u64,
+    /// Which connection a login belongs to.
+    pub logins: BTreeMap<Login, ConnectionIx>,
+    /// What was taken, per sender and recipient, in order.
+    pub takes: BTreeMap<(ClientIx, ClientIx), Vec<MessageIx>>,
+    pub counts: Counts,
+}
+
+/// How much of what happened, so that a run can show that it tested something.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Counts {
+    pub sent: u64,
+    pub taken: u64,
+    pub stored: u64,
+    pub delivered: u64,
+    pub refused: u64,
+    pub direct: u64,
+    pub bounced: u64,
+    pub late: u64,
+    pub repeats: u64,
+    pub crashes: u64,
+    pub wipes: u64,
+    pub link_cuts: u64,
+    pub connection_cuts: u64,
+    pub take_overs: u64,
+    pub unknown_logins: u64,
+}
+
+impl Ledger {
+    pub fn tick(&mut self) -> u64 {
+        self.stamp += 1;
+        self.stamp
+    }
+
+    /// The message with this id, if there is one.
+    pub fn find(&self, id: MessageId) -> Option<MessageIx> {
+        let ix = (u128::from_be_bytes(id.bytes()) as u64 & (u64::MAX >> 2)) as usize;
+        self.notes.get(ix).filter(|note| note.id == id).map(|_| ix)
+    }
+
+    pub fn add(&mut self, id_time_ms: u64, from: ClientIx, to: ClientIx, bytes: usize) -> MessageIx {
+        let ix = self.notes.len();
+        self.notes.push(Note {
+            id: MessageId::v7(id_time_ms, ix as u128),
+            from,
+            to,
+            bytes,
+            position: 0,
+            sent_us: 0,
+            refused: 0,
+            flushed: 0,
+            claimed: 0,
+            claimed_few: false,
+            told: Told::Nothing,
+            taken: 0,
+            abandoned: false,
+        });
+        ix
+    }
+
+    /// The client has put it on a connection.
+    pub fn on_transmit(&mut self, ix: MessageIx, now_us: u64) {
+        let stamp = self.tick();
+        let note = &mut self.notes[ix];
+        self.counts.sent += 1;
+        if note.position <= note.refused {
+            note.position = stamp;
+            note.sent_us = now_us;
+        }
+    }
+
+    /// An edge or a core has refused it: it is out of the order until it is sent again.
+    pub fn on_refused(&mut self, ix: MessageIx) {
+        let stamp = self.tick();
+        self.notes[ix].refused = stamp;
+        self.counts.refused += 1;
+    }
+
+    /// The body that belongs to a message.
+    pub fn body(&self, ix: MessageIx) -> Vec<u8> {
+        let note = &self.notes[ix];
+        (0..note.bytes).map(|at| (ix >> (8 * (at % 4))) as u8).collect()
+    }
+}

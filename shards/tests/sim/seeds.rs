@@ -1,0 +1,136 @@
+//! Random runs: how many depends on `SIM_SEEDS`, `SIM_SECONDS` and `SIM_SEED` (see `scripts/sim`).
+
+use std::time::{Duration, Instant};
+
+use crate::plan::Plan;
+use crate::run::{Outcome, keep_panics, run};
+use crate::shrink::shrink;
+
+/// Seeds of a run without further wishes; about a minute on one core.
+const SEEDS: u64 = 3_000;
+
+fn wish(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn the_same_seed_twice_is_the_same_run() {
+    keep_panics();
+    for seed in 0..12 {
+        let (first, second) = (run(Plan::of(seed), None, false), run(Plan::of(seed), None, false));
+        assert_eq!((first.hash, first.steps), (second.hash, second.steps), "seed {seed}");
+    }
+}
+
+#[test]
+fn random_seeds() {
+    keep_panics();
+    let first = wish("SIM_FIRST").unwrap_or(1);
+    let seconds = wish("SIM_SECONDS");
+    let seeds = wish("SIM_SEEDS").unwrap_or(if seconds.is_some() { u64::MAX } else { SEEDS });
+    let stop_at = Instant::now() + Duration::from_secs(seconds.unwrap_or(1 << 30));
+    let begun = Instant::now();
+    let keep_going = wish("SIM_KEEP_GOING").is_some();
+    let (mut steps, mut done, mut failed) = (0, 0, Vec::new());
+    let mut totals = Totals::default();
+    for seed in (first..).take(seeds as usize) {
+        if Instant::now() >= stop_at {
+            break;
+        }
+        let outcome = run(Plan::of(seed), None, false);
+        steps += outcome.steps;
+        done += 1;
+        totals.add(&outcome);
+        if let Some(violation) = &outcome.broken {
+            failed.push((seed, violation.checker));
+            if keep_going {
+                println!("seed {seed}: {} {}", violation.checker, violation.what);
+                continue;
+            }
+            explain(seed, &outcome);
+            panic!("seed {seed} failed");
+        }
+    }
+    let rate = steps as f64 / begun.elapsed().as_secs_f64();
+    println!("{done} seeds, {steps} steps, {rate:.0} steps/s\n{totals:?}");
+    assert!(failed.is_empty(), "{} of {done} seeds failed: {failed:?}", failed.len());
+}
+
+/// Runs one seed with a trace: `SIM_SEED=… cargo test … replay -- --nocapture`; `SIM_SHRINK=1` makes it small first.
+#[test]
+fn replay() {
+    let Some(seed) = wish("SIM_SEED") else { return };
+    keep_panics();
+    let mut plan = Plan::of(seed);
+    if wish("SIM_SHRINK").is_some()
+        && let Some(violation) = run(plan.clone(), None, false).broken
+    {
+        plan = shrink(&plan, violation.checker, None);
+    }
+    let outcome = run(plan.clone(), None, true);
+    println!("{plan:#?}\n{outcome:?}");
+    assert!(outcome.broken.is_none(), "seed {seed}: {:?}", outcome.broken);
+}
+
+/// Says what a failing seed broke and how to see it again, as small as it could be made.
+fn explain(seed: u64, outcome: &Outcome) {
+    let Some(violation) = &outcome.broken else { return };
+    println!("seed {seed} broke the promise `{}` at step {}: {}", violation.checker, outcome.steps, violation.what);
+    println!(
+        "replay: SIM_SEED={seed} cargo test -p iris-shards --features mutants --test sim replay -- --nocapture \
+         (SIM_SHRINK=1: made small first)"
+    );
+    let small = shrink(&Plan::of(seed), violation.checker, None);
+    let outcome = run(small.clone(), None, false);
+    println!("made small: {:?}", outcome.broken);
+    println!(
+        "{} nodes, copies {}, copies_min {}, {} users, {} steps",
+        small.nodes.len(),
+        small.copies,
+        small.core.copies_min,
+        small.users,
+        small.steps
+    );
+    small.ops.iter().for_each(|(at, op)| println!("  at step {at}: {op:?}"));
+}
+
+#[derive(Debug, Default)]
+#[allow(dead_code, reason = "printed")]
+struct Totals {
+    sent: u64,
+    taken: u64,
+    stored: u64,
+    delivered: u64,
+    refused: u64,
+    direct: u64,
+    bounced: u64,
+    late: u64,
+    repeats: u64,
+    crashes: u64,
+    wipes: u64,
+    link_cuts: u64,
+    connection_cuts: u64,
+    take_overs: u64,
+    unknown_logins: u64,
+}
+
+impl Totals {
+    fn add(&mut self, outcome: &Outcome) {
+        let counts = outcome.counts;
+        self.sent += counts.sent;
+        self.taken += counts.taken;
+        self.stored += counts.stored;
+        self.delivered += counts.delivered;
+        self.refused += counts.refused;
+        self.direct += counts.direct;
+        self.bounced += counts.bounced;
+        self.late += counts.late;
+        self.repeats += counts.repeats;
+        self.crashes += counts.crashes;
+        self.wipes += counts.wipes;
+        self.link_cuts += counts.link_cuts;
+        self.connection_cuts += counts.connection_cuts;
+        self.take_overs += counts.take_overs;
+        self.unknown_logins += counts.unknown_logins;
+    }
+}

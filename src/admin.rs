@@ -1,0 +1,179 @@
+//! The admin socket: one JSON request per line, one JSON answer per line, on a Unix socket of its owner only.
+//!
+//! Serves on a thread of its own, never on an executor; [`ask`] is the other end. `{"verb":"status"}` → [`Status`].
+
+mod status;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::fs::Permissions;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use status::{ExecutorStatus, Histogram, LogStatus, Messages, Status, Totals};
+
+const REQUEST_BYTES_MAX: u64 = 4_096;
+/// How long one peer may keep the thread waiting.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The socket cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error("the admin socket {} cannot be opened: {cause} (node.admin names another one)", .path.display())]
+pub struct AdminError {
+    /// Where it was to be.
+    path: PathBuf,
+    /// Why not.
+    cause: io::Error,
+}
+
+/// No answer from the admin socket.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody serves it.
+    #[error("no server answers at {}: {cause}", .path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The server did not do it.
+    #[error("the server refused: {0}")]
+    Refused(String),
+    /// What came is no answer.
+    #[error("the server's answer cannot be read: {0}")]
+    Unreadable(#[from] serde_json::Error),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    verb: String,
+}
+
+/// The served socket; its file is removed when this is dropped.
+#[derive(Debug)]
+pub struct Admin {
+    path: PathBuf,
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.path));
+    }
+}
+
+/// Serves the socket until the process ends. A file that an ended process left behind is replaced.
+///
+/// `status` is called for each request, one at a time. Errors: the socket cannot be opened, or is served already.
+pub fn serve(path: &Path, status: impl Fn() -> Status + Send + 'static) -> Result<Admin, AdminError> {
+    let failed = |cause| AdminError { path: path.to_path_buf(), cause };
+    if UnixStream::connect(path).is_ok() {
+        return Err(failed(io::Error::new(io::ErrorKind::AddrInUse, "another server answers there")));
+    }
+    if path.symlink_metadata().is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type())) {
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    let admin = Admin { path: path.to_path_buf() };
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
+    let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
+        for stream in listener.incoming() {
+            let served = stream.and_then(|stream| converse(&stream, &status));
+            if let Err(error) = served {
+                tracing::debug!(%error, "an admin connection ended");
+                // Out of descriptors, most likely: do not spin.
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    });
+    thread.map_err(failed)?;
+    Ok(admin)
+}
+
+fn converse(stream: &UnixStream, status: &impl Fn() -> Status) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut requests = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        if requests.by_ref().take(REQUEST_BYTES_MAX).read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let mut answer = answer(&line, status).to_string();
+        answer.push('\n');
+        let mut stream = stream;
+        stream.write_all(answer.as_bytes())?;
+    }
+}
+
+fn answer(line: &str, status: &impl Fn() -> Status) -> Value {
+    let request: Request = match serde_json::from_str(line) {
+        Ok(request) => request,
+        Err(error) => return json!({"error": format!("no request: {error}")}),
+    };
+    match request.verb.as_str() {
+        "status" => serde_json::to_value(status()).unwrap_or_else(|error| json!({"error": error.to_string()})),
+        verb => json!({"error": format!("unknown verb `{verb}`; known: status")}),
+    }
+}
+
+/// Asks the server behind this socket for its status.
+pub fn ask(path: &Path) -> Result<Status, AskError> {
+    let unreachable = |cause| AskError::Unreachable { path: path.to_path_buf(), cause };
+    let mut stream = UnixStream::connect(path).map_err(unreachable)?;
+    stream.set_read_timeout(Some(2 * PATIENCE)).map_err(unreachable)?;
+    stream.write_all(b"{\"verb\":\"status\"}\n").map_err(unreachable)?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).map_err(unreachable)?;
+    let answer: Value = serde_json::from_str(&line)?;
+    match answer.get("error").and_then(Value::as_str) {
+        Some(error) => Err(AskError::Refused(error.to_owned())),
+        None => Ok(serde_json::from_value(answer)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn served() -> (tempfile::TempDir, PathBuf, Admin) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("admin.sock");
+        let status = || Status { node: "n1".into(), ..Status::default() };
+        let admin = serve(&path, status).expect("served");
+        (directory, path, admin)
+    }
+
+    #[test]
+    fn a_status_is_asked_for_and_answered() {
+        let (_directory, path, admin) = served();
+        assert_eq!(ask(&path).expect("an answer").node, "n1");
+        let mode = std::fs::metadata(&path).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        drop(admin);
+        assert!(matches!(ask(&path), Err(AskError::Unreachable { .. })));
+    }
+
+    #[test]
+    fn a_second_server_is_refused_and_a_dead_ones_file_is_replaced() {
+        let (directory, path, _admin) = served();
+        assert!(serve(&path, Status::default).is_err());
+        let stale = directory.path().join("stale.sock");
+        drop(UnixListener::bind(&stale).expect("bound"));
+        assert!(serve(&stale, Status::default).is_ok());
+        let file = directory.path().join("a file");
+        std::fs::write(&file, "precious").expect("written");
+        assert!(serve(&file, Status::default).is_err());
+        assert!(file.exists());
+    }
+
+    #[test]
+    fn nonsense_is_answered_too() {
+        assert!(answer("{", &Status::default)["error"].is_string());
+        assert!(answer("{\"verb\":\"dance\"}", &Status::default)["error"].as_str().is_some_and(|e| e.contains("dance")));
+    }
+}

@@ -1,0 +1,149 @@
+//! The process as a service: signals in, readiness and health out (systemd's `sd_notify(3)` protocol, without its library).
+//!
+//! Owns the thread that waits for signals and the notification socket. The first SIGTERM or SIGINT asks for a drain; a
+//! second SIGINT ends the process at once. Without systemd the notifications go nowhere.
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::io;
+use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
+use std::time::Duration;
+
+/// What a shell sees of a process that SIGINT ended: 128 + 2.
+const EXIT_INTERRUPTED: i32 = 130;
+/// How often the status line and the watchdog are served.
+const BEAT_MAX: Duration = Duration::from_secs(5);
+/// An executor that is silent for longer than this keeps the watchdog unfed.
+const STALLED_MS_MAX: u64 = 5_000;
+
+/// See the module.
+pub struct Service {
+    stop: Receiver<&'static str>,
+    announce: Box<dyn Fn(&[SocketAddr]) + Send>,
+    notify: Notify,
+}
+
+impl Service {
+    /// Catches SIGTERM and SIGINT from now on; `announce` is told the addresses once, when the node serves.
+    ///
+    /// Errors: the process cannot have another thread or descriptor.
+    pub fn start(announce: impl Fn(&[SocketAddr]) + Send + 'static) -> io::Result<Service> {
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let (asked, stop) = bounded(1);
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            let mut is_stopping = false;
+            for signal in &mut signals {
+                if is_stopping && signal == SIGINT {
+                    std::process::exit(EXIT_INTERRUPTED);
+                }
+                is_stopping = true;
+                // Full: a drain was asked for already.
+                drop(asked.try_send(if signal == SIGINT { "SIGINT" } else { "SIGTERM" }));
+            }
+        })?;
+        Ok(Service { stop, announce: Box::new(announce), notify: Notify::from_environment() })
+    }
+
+    /// Every executor accepts on these addresses.
+    pub fn ready(&self, listen: &[SocketAddr]) {
+        (self.announce)(listen);
+        let addresses: Vec<String> = listen.iter().map(ToString::to_string).collect();
+        self.notify.send(&format!("READY=1\nSTATUS=listening on {}", addresses.join(", ")));
+    }
+
+    /// Waits for a signal that asks the node to stop, and feeds systemd's watchdog meanwhile unless an executor has been
+    /// silent for long. Then tells systemd that the node stops.
+    ///
+    /// `stalled_ms`: for how long the slowest executor has not answered. `status`: a short line for `systemctl status`.
+    pub fn until_stop(&self, stalled_ms: impl Fn() -> u64, status: impl Fn() -> String) {
+        let beat = self.notify.watchdog.map_or(BEAT_MAX, |timeout| (timeout / 3).min(BEAT_MAX));
+        loop {
+            match self.stop.recv_timeout(beat) {
+                Ok(signal) => {
+                    tracing::info!(signal, "stopping: clients are asked to leave");
+                    break;
+                }
+                // The thread of signals never ends before the process.
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => self.beat(stalled_ms(), &status),
+            }
+        }
+        self.notify.send("STOPPING=1\nSTATUS=draining");
+    }
+
+    fn beat(&self, stalled_ms: u64, status: &impl Fn() -> String) {
+        if !self.notify.is_heard() {
+            return;
+        }
+        if stalled_ms > STALLED_MS_MAX {
+            tracing::error!(stalled_ms, "an executor does not answer; the watchdog is not fed");
+            return;
+        }
+        self.notify.send(&format!("WATCHDOG=1\nSTATUS={}", status().replace('\n', " ")));
+    }
+}
+
+/// The socket that systemd listens on, if it does.
+struct Notify {
+    socket: Option<(UnixDatagram, UnixAddress)>,
+    /// Within which time systemd wants to hear from us.
+    watchdog: Option<Duration>,
+}
+
+impl Notify {
+    fn from_environment() -> Self {
+        let address = std::env::var("NOTIFY_SOCKET").ok().and_then(|name| address_of(&name));
+        let socket = address.and_then(|address| Some((UnixDatagram::unbound().ok()?, address)));
+        let is_ours = std::env::var("WATCHDOG_PID").map_or(true, |pid| pid == std::process::id().to_string());
+        let timeout = std::env::var("WATCHDOG_USEC").ok().and_then(|usec| usec.parse().ok());
+        Notify { socket, watchdog: timeout.filter(|_| is_ours).map(Duration::from_micros) }
+    }
+
+    fn is_heard(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    fn send(&self, state: &str) {
+        let Some((socket, address)) = &self.socket else { return };
+        if let Err(error) = socket.send_to_addr(state.as_bytes(), address) {
+            tracing::warn!(%error, "systemd cannot be told: {state}");
+        }
+    }
+}
+
+/// A leading `@` stands for the abstract namespace.
+fn address_of(name: &str) -> Option<UnixAddress> {
+    match name.strip_prefix('@') {
+        Some(name) => UnixAddress::from_abstract_name(name).ok(),
+        None => UnixAddress::from_pathname(name).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(name: &str, socket: &UnixDatagram) -> String {
+        let address = address_of(name).expect("an address");
+        let ours = UnixDatagram::unbound().expect("a socket");
+        Notify { socket: Some((ours, address)), watchdog: None }.send("READY=1");
+        let mut buffer = [0; 64];
+        let length = socket.recv(&mut buffer).expect("a datagram");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
+    #[test]
+    fn systemd_hears_us_by_path_and_by_abstract_name() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("notify");
+        let socket = UnixDatagram::bind(&path).expect("bound");
+        assert_eq!(heard(path.to_str().expect("UTF-8"), &socket), "READY=1");
+        let name = format!("iris-test-{}", std::process::id());
+        let address = UnixAddress::from_abstract_name(&name).expect("a name");
+        let socket = UnixDatagram::bind_addr(&address).expect("bound");
+        assert_eq!(heard(&format!("@{name}"), &socket), "READY=1");
+    }
+}

@@ -174,6 +174,8 @@ mod tests {
     #[test]
     fn nonsense_is_answered_too() {
         assert!(answer("{", &Status::default)["error"].is_string());
-        assert!(answer("{\"verb\":\"dance\"}", &Status::default)["error"].as_str().is_some_and(|e| e.contains("dance")));
+        assert!(
+            answer("{\"verb\":\"dance\"}", &Status::default)["error"].as_str().is_some_and(|e| e.contains("dance"))
+        );
     }
 }

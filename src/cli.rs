@@ -95,7 +95,9 @@ impl From<io::Error> for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let (exit, hint) = match &error {
-            ClientError::Unreachable { .. } => (Exit::Unreachable, "; is it running? (iris serve, or --server HOST:PORT)"),
+            ClientError::Unreachable { .. } => {
+                (Exit::Unreachable, "; is it running? (iris serve, or --server HOST:PORT)")
+            }
             ClientError::Lost(_) => (Exit::Unreachable, ""),
             ClientError::Closed { .. } | ClientError::TooLarge { .. } => (Exit::Refused, ""),
             ClientError::BadUser { .. } => (Exit::Usage, ""),

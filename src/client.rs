@@ -238,12 +238,6 @@ impl Client {
         Ok(())
     }
 
-    /// Messages without any answer yet.
-    #[must_use]
-    pub fn unanswered(&self) -> usize {
-        self.shared.lock().outbox.len()
-    }
-
     /// Says goodbye and waits a moment for the server to hear it.
     pub fn close(mut self) {
         let reader = self.reader.take();

@@ -54,9 +54,9 @@ fn load(file: Option<&Path>, flags: &Flags, environment: Environment) -> Result<
     check::checked(whole.with(part), &source, flags, environment)
 }
 
-fn parse<T: serde::de::DeserializeOwned>(source: &Source) -> Result<T, Fault> {
+fn parse<T: serde::de::DeserializeOwned>(source: &Source) -> Result<T, ConfigError> {
     let options = ron::Options::default().with_default_extension(ron::extensions::Extensions::IMPLICIT_SOME);
-    options.from_str(&source.text).map_err(|error| fault_of(source, error))
+    options.from_str(&source.text).map_err(|error| fault_of(source, error).into())
 }
 
 fn fault_of(source: &Source, error: ron::error::SpannedError) -> Fault {

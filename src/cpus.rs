@@ -71,11 +71,7 @@ impl Layout {
     }
 
     /// From the CPUs that the affinity allows and the quota in CPUs, rounded up.
-    pub fn new(
-        wish: &CpuWish,
-        allowed: &[usize],
-        quota: Option<usize>,
-    ) -> Result<Layout, CpuError> {
+    pub fn new(wish: &CpuWish, allowed: &[usize], quota: Option<usize>) -> Result<Layout, CpuError> {
         let cpus = match &wish.cpus {
             Some(list) => checked(list, allowed)?,
             None => allowed.to_vec(),
@@ -119,9 +115,7 @@ fn checked(list: &[usize], allowed: &[usize]) -> Result<Vec<usize>, CpuError> {
     }
     match list.iter().find(|cpu| !allowed.contains(cpu)) {
         None => Ok(list.to_vec()),
-        Some(&cpu) => {
-            Err(CpuError::NotOurs { cpu, available: CpuList(allowed.to_vec()) })
-        }
+        Some(&cpu) => Err(CpuError::NotOurs { cpu, available: CpuList(allowed.to_vec()) }),
     }
 }
 
@@ -203,10 +197,7 @@ mod tests {
         let layout = Layout::new(&wish(None, Some(&[3, 1])), &[0, 1, 2, 3], Some(8)).unwrap();
         assert_eq!((layout.executors, layout.cpu_of(0)), (2, Some(3)));
         let error = Layout::new(&wish(None, Some(&[9])), &[0, 1], None).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "cpus: CPU 9 is not available to this process; available: 0,1"
-        );
+        assert_eq!(error.to_string(), "cpus: CPU 9 is not available to this process; available: 0,1");
         assert_eq!(Layout::new(&wish(None, Some(&[])), &[0], None), Err(CpuError::NoCpus));
         let none = Layout::new(&wish(Some(0), None), &[0], None);
         assert_eq!(none, Err(CpuError::Executors(0)));

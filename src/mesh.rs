@@ -30,8 +30,7 @@ impl Bits {
     /// True when the bit was clear. The caller has put a full fence before.
     fn set(&self, executor: usize) -> bool {
         let (word, bit) = (&self.0[executor / 64], 1 << (executor % 64));
-        word.load(Ordering::Relaxed) & bit == 0
-            && word.fetch_or(bit, Ordering::AcqRel) & bit == 0
+        word.load(Ordering::Relaxed) & bit == 0 && word.fetch_or(bit, Ordering::AcqRel) & bit == 0
     }
 
     fn are_clear(&self) -> bool {
@@ -73,11 +72,7 @@ pub struct Endpoint<T> {
 pub fn mesh<T: Send>(bells: Vec<Bell>, bytes_max: usize) -> Vec<Endpoint<T>> {
     let executors = bells.len();
     let slots = slots_per_ring(executors, bytes_max, size_of::<T>());
-    let doors = bells.into_iter().map(|bell| Door {
-        bell,
-        ready: Bits::new(executors),
-        waiting: Bits::new(executors),
-    });
+    let doors = bells.into_iter().map(|bell| Door { bell, ready: Bits::new(executors), waiting: Bits::new(executors) });
     let doors: Arc<[Door]> = doors.collect();
     let mut producers: Vec<Vec<Producer<T>>> = Vec::new();
     let mut consumers: Vec<Vec<Consumer<T>>> = (0..executors).map(|_| Vec::new()).collect();
@@ -259,15 +254,7 @@ pub struct Inbound<T> {
 impl<T> Inbound<T> {
     fn new(own: usize, doors: Arc<[Door]>, sources: Vec<Consumer<T>>) -> Inbound<T> {
         let words = sources.len().div_ceil(64);
-        Inbound {
-            own,
-            doors,
-            sources,
-            pending: vec![0; words],
-            starved: vec![0; words],
-            first: 0,
-            received: 0,
-        }
+        Inbound { own, doors, sources, pending: vec![0; words], starved: vec![0; words], first: 0, received: 0 }
     }
 
     /// True when nothing waits here and nobody has told us that there is room again. To be asked
@@ -308,12 +295,7 @@ impl<T> Inbound<T> {
         count
     }
 
-    fn drain_from(
-        &mut self,
-        from: usize,
-        budget: usize,
-        take: &mut impl FnMut(usize, T),
-    ) -> usize {
+    fn drain_from(&mut self, from: usize, budget: usize, take: &mut impl FnMut(usize, T)) -> usize {
         let count = self.sources[from].slots().min(budget);
         if let Ok(chunk) = self.sources[from].read_chunk(count) {
             for item in chunk {

@@ -12,6 +12,7 @@ use glommio::{LocalExecutorBuilder, Placement};
 
 use crate::bell::Bell;
 use crate::cpus::{Layout, pin_to};
+use crate::sockets::kernel::explain_memory;
 use crate::watchdog::{Pulse, Watchdog};
 
 /// glommio preempts by a timer; long enough to never fire before the watchdog's next round.
@@ -19,15 +20,23 @@ const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
 /// Enough for the log's writes; the default would keep 10 MiB resident per executor.
 const IO_MEMORY_BYTES: usize = 64 << 10;
 
-/// Why the executors did not start.
+/// Why executors did not start, or failed later.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum RuntimeError {
     /// The process is out of descriptors or threads.
     #[error("cannot start the executors: {0}")]
     Process(#[from] io::Error),
-    /// One of them failed.
+    /// One of them ended before it was ready.
     #[error("executor {executor} did not start: {cause}")]
-    Executor {
+    NotReady {
+        /// Its number.
+        executor: usize,
+        /// What it said.
+        cause: String,
+    },
+    /// One of them ended with an error.
+    #[error("executor {executor} failed: {cause}")]
+    Failed {
         /// Its number.
         executor: usize,
         /// What it said.
@@ -86,7 +95,7 @@ impl Executors {
         layout: &Layout,
         bells: Vec<Bell>,
         mut body: impl FnMut(usize) -> Box<dyn FnOnce(Seat) -> F + Send>,
-    ) -> Result<Executors, StartError>
+    ) -> Result<Executors, RuntimeError>
     where
         F: Future<Output = Result<(), String>> + 'static,
     {
@@ -120,24 +129,24 @@ impl Executors {
     }
 
     /// Waits until all have ended and returns the first error.
-    pub fn join(self) -> Result<(), StartError> {
+    pub fn join(self) -> Result<(), RuntimeError> {
         let mut result = Ok(());
         for (executor, thread) in self.threads.into_iter().enumerate() {
             let ended = thread.join().unwrap_or_else(|_| Err("it panicked".into()));
             if let Err(cause) = ended {
-                result = result.and(Err(StartError::Executor { executor, cause }));
+                result = result.and(Err(RuntimeError::Failed { executor, cause }));
             }
         }
         result
     }
 }
 
-fn await_ready(reports: &Receiver<Report>, executors: usize) -> Result<(), StartError> {
+fn await_ready(reports: &Receiver<Report>, executors: usize) -> Result<(), RuntimeError> {
     let mut missing = executors;
     while missing > 0 {
         match reports.recv() {
             Ok((_, Ok(()))) => missing -= 1,
-            Ok((executor, Err(cause))) => return Err(StartError::Executor { executor, cause }),
+            Ok((executor, Err(cause))) => return Err(RuntimeError::NotReady { executor, cause }),
             Err(_) => return Err(io::Error::other("an executor ended before it was ready").into()),
         }
     }
@@ -172,7 +181,7 @@ where
         .preempt_timer(PREEMPT_TIMER)
         .io_memory(IO_MEMORY_BYTES)
         .make()
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| explain_memory(error.into()).to_string())?;
     let pulse = seat.pulse.clone();
     let result = executor.run(async move {
         glommio::spawn_local(seat.pulse.clone().beat()).detach();
@@ -180,4 +189,70 @@ where
     });
     pulse.retire();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cpus::CpuWish;
+
+    use super::*;
+
+    fn unpinned(executors: usize) -> Layout {
+        let wish = CpuWish { executors: Some(executors), cpus: None };
+        Layout { is_pinned: false, ..Layout::new(&wish, &[0], None).unwrap() }
+    }
+
+    fn start(executors: usize, failing: usize, says_ready: bool) -> Result<Executors, RuntimeError> {
+        let layout = unpinned(executors);
+        Executors::start(&layout, bells(&layout).unwrap(), |_| {
+            Box::new(move |seat: Seat| async move {
+                if seat.executor == failing {
+                    return Err("no disk".into());
+                }
+                if says_ready {
+                    seat.ready();
+                }
+                Ok(())
+            })
+        })
+    }
+
+    #[test]
+    fn a_failure_before_readiness_is_told_with_its_cause() {
+        let error = start(3, 1, true).err().unwrap();
+        assert!(error.to_string().contains("did not start"), "{error}");
+        let error = start(1, 0, true).err().unwrap();
+        assert_eq!(error.to_string(), "executor 0 did not start: no disk");
+    }
+
+    #[test]
+    fn an_end_before_readiness_is_a_failure() {
+        let error = start(1, 9, false).err().unwrap();
+        assert!(error.to_string().contains("ended before"), "{error}");
+    }
+
+    #[test]
+    fn what_an_executor_says_at_its_end_is_heard() {
+        let layout = unpinned(1);
+        let executors = Executors::start(&layout, bells(&layout).unwrap(), |_| {
+            Box::new(|seat: Seat| async move {
+                seat.ready();
+                Err("torn".to_owned())
+            })
+        });
+        let error = executors.unwrap().join().unwrap_err();
+        assert_eq!(error.to_string(), "executor 0 failed: torn");
+    }
+
+    #[test]
+    fn a_cpu_that_does_not_exist_is_named() {
+        let layout = Layout { executors: 1, cpus: vec![1000], is_pinned: true };
+        let started = Executors::start(&layout, bells(&layout).unwrap(), |_| {
+            Box::new(|seat: Seat| async move {
+                seat.ready();
+                Ok(())
+            })
+        });
+        assert!(started.err().unwrap().to_string().contains("CPU 1000"));
+    }
 }

@@ -19,10 +19,13 @@ const BEAT_MAX: Duration = Duration::from_secs(5);
 /// An executor that is silent for longer than this keeps the watchdog unfed.
 const STALLED_MS_MAX: u64 = 5_000;
 
+/// Is told where the node listens.
+type Announce = Box<dyn Fn(&[SocketAddr]) + Send>;
+
 /// See the module.
 pub struct Service {
     stop: Receiver<&'static str>,
-    announce: Box<dyn Fn(&[SocketAddr]) + Send>,
+    announce: Announce,
     notify: Notify,
 }
 
@@ -41,7 +44,7 @@ impl Service {
                 }
                 is_stopping = true;
                 // Full: a drain was asked for already.
-                drop(asked.try_send(if signal == SIGINT { "SIGINT" } else { "SIGTERM" }));
+                let _ = asked.try_send(if signal == SIGINT { "SIGINT" } else { "SIGTERM" });
             }
         })?;
         Ok(Service { stop, announce: Box::new(announce), notify: Notify::from_environment() })

@@ -119,10 +119,7 @@ fn token(kind: Kind, key: ConnectionKey) -> u64 {
 }
 
 fn key_of(token: u64) -> ConnectionKey {
-    ConnectionKey {
-        index: token as u32,
-        generation: (token >> 32) as u32 & GENERATION_MASK,
-    }
+    ConnectionKey { index: token as u32, generation: (token >> 32) as u32 & GENERATION_MASK }
 }
 
 /// The kernel holds a poll for reading.
@@ -164,9 +161,10 @@ impl Sockets {
     /// Inside the executor that will use it. Fails without io_uring or descriptors.
     pub fn new(settings: SocketSettings, pulse: Pulse) -> io::Result<Sockets> {
         let ring = match settings.mode {
-            None => Ring::best(settings.sizes)?,
-            Some(mode) => Ring::with_mode(settings.sizes, mode)?,
+            None => Ring::best(settings.sizes),
+            Some(mode) => Ring::with_mode(settings.sizes, mode),
         };
+        let ring = ring.map_err(kernel::explain_memory)?;
         let bell = pulse.bell().clone();
         ring.signal(bell.as_raw_fd())?;
         let doorbell = PollableFd::new(bell.clone()).map_err(io::Error::from)?;
@@ -226,12 +224,12 @@ impl Sockets {
         Ok(key)
     }
 
-    /// From now on until it is closed. Nothing happens if it is watched already.
+    /// From now on until it is closed.
     pub fn watch(&mut self, key: ConnectionKey) -> io::Result<()> {
         self.arm_read(key, false)
     }
 
-    /// For one more event. Nothing happens if it is watched already.
+    /// For one more event; what is watched until it is closed stays so.
     pub fn watch_once(&mut self, key: ConnectionKey) -> io::Result<()> {
         self.arm_read(key, true)
     }
@@ -359,19 +357,11 @@ impl Sockets {
         Ok(())
     }
 
-    fn on_completion(
-        &mut self,
-        completion: Completion,
-        events: &mut Vec<SocketEvent>,
-    ) -> io::Result<()> {
+    fn on_completion(&mut self, completion: Completion, events: &mut Vec<SocketEvent>) -> io::Result<()> {
         let Completion { token, outcome, has_more } = completion;
         match (token >> 56) as u8 {
-            kind if kind == Kind::Accept as u8 => {
-                self.on_accept(token as u32 as usize, outcome, has_more, events)
-            }
-            kind if kind == Kind::Read as u8 => {
-                self.on_readable(key_of(token), &outcome, has_more, events)
-            }
+            kind if kind == Kind::Accept as u8 => self.on_accept(token as u32 as usize, outcome, has_more, events),
+            kind if kind == Kind::Read as u8 => self.on_readable(key_of(token), &outcome, has_more, events),
             kind if kind == Kind::Write as u8 => {
                 self.on_writable(key_of(token), events);
                 Ok(())
@@ -440,6 +430,10 @@ impl Sockets {
     fn arm_read(&mut self, key: ConnectionKey, once: bool) -> io::Result<()> {
         let slot = self.open_slot(key)?;
         if slot.flags & READ_ARMED != 0 {
+            if !once {
+                // When the one event comes, it is armed again for good.
+                slot.flags &= !ONCE;
+            }
             return Ok(());
         }
         slot.flags |= READ_ARMED;

@@ -185,3 +185,100 @@ impl Round {
         self.asked_at.map_or(Duration::ZERO, |asked_at| asked_at.elapsed())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Context, Wake};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A pulse whose heart-beat runs when the test says so.
+    fn scene(test: impl FnOnce(&Pulse, &mut Round, &dyn Fn() -> usize, &mut dyn FnMut())) {
+        let pulse = Pulse::new(Bell::new().unwrap());
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&count));
+        let mut beat = pin!(pulse.clone().beat());
+        let mut answer = || {
+            let poll = beat.as_mut().poll(&mut Context::from_waker(&waker));
+            assert!(poll.is_pending());
+        };
+        answer();
+        let woken = || count.0.load(Ordering::Relaxed);
+        test(&pulse, &mut Round::new(pulse.clone()), &woken, &mut answer);
+    }
+
+    #[test]
+    fn an_executor_that_sleeps_alone_is_left_alone() {
+        scene(|pulse, round, woken, _| {
+            pulse.set_alone(true);
+            round.visit();
+            round.visit();
+            assert_eq!(woken(), 0);
+        });
+    }
+
+    #[test]
+    fn a_bell_that_nobody_answers_wakes_it() {
+        scene(|pulse, round, woken, _| {
+            pulse.set_alone(true);
+            pulse.bell().arm();
+            pulse.bell().ring();
+            round.visit();
+            assert_eq!(woken(), 1);
+        });
+    }
+
+    #[test]
+    fn company_keeps_the_heart_beating() {
+        scene(|pulse, round, woken, answer| {
+            pulse.set_alone(false);
+            for beat in 1..=3 {
+                round.visit();
+                assert_eq!(woken(), beat);
+                answer();
+            }
+        });
+    }
+
+    #[test]
+    fn without_an_answer_it_is_woken_again_and_counts_as_stalled() {
+        scene(|_, round, woken, answer| {
+            round.visit();
+            let asked_at = round.asked_at;
+            round.visit();
+            round.visit();
+            assert_eq!((woken(), round.asked_at), (3, asked_at));
+            answer();
+            round.visit();
+            assert!(round.asked_at > asked_at, "the clock starts anew");
+        });
+    }
+
+    #[test]
+    fn a_retired_executor_is_not_woken() {
+        scene(|pulse, round, woken, _| {
+            round.visit();
+            pulse.retire();
+            assert_eq!(round.visit(), Duration::ZERO);
+            assert_eq!(woken(), 1);
+        });
+    }
+
+    #[test]
+    fn the_thread_ends_with_its_owner() {
+        let watchdog = Watchdog::start(vec![Pulse::new(Bell::new().unwrap())]).unwrap();
+        assert_eq!(watchdog.stalled_ms(), 0);
+        drop(watchdog);
+    }
+}

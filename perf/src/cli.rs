@@ -181,10 +181,8 @@ impl CourseArgs {
 #[derive(Debug, Clone, Args)]
 pub struct RelayArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub target: TargetArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub course: CourseArgs,
     /// Pairs of users.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -204,7 +202,6 @@ pub struct RelayArgs {
 #[derive(Debug, Clone, Args)]
 pub struct IdleArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub target: TargetArgs,
     /// Connections.
     #[arg(long, default_value_t = 15_000)]
@@ -218,10 +215,8 @@ pub struct IdleArgs {
 #[derive(Debug, Clone, Args)]
 pub struct StoredArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub target: TargetArgs,
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub course: CourseArgs,
     /// Users who send.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -241,7 +236,6 @@ pub struct StoredArgs {
 #[derive(Debug, Clone, Args)]
 pub struct DrainArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub target: TargetArgs,
     /// Messages that wait.
     #[arg(long, default_value_t = 1_000_000)]
@@ -270,7 +264,6 @@ pub struct DrainArgs {
 #[derive(Debug, Clone, Args)]
 pub struct LoginArgs {
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub target: TargetArgs,
     /// Logins at a time.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]

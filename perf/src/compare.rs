@@ -54,11 +54,11 @@ fn print(ours: &[Report], theirs: &[Report], as_json: bool) -> Result<()> {
     fields.put("scenario", our.scenario);
     fields.put("peer", their.peer);
     fields.put("figure", our.headline.name);
-    fields.put("ratio", ratio.fields());
-    fields.put("iris_spread", our_spread.fields());
-    fields.put("peer_spread", their_spread.fields());
-    fields.put("iris", ours.iter().map(Report::fields).collect::<Vec<_>>());
-    fields.put(their.peer, theirs.iter().map(Report::fields).collect::<Vec<_>>());
+    fields.put_group("ratio", ratio.fields());
+    fields.put_group("iris_spread", our_spread.fields());
+    fields.put_group("peer_spread", their_spread.fields());
+    fields.put_group("iris", ours.iter().map(Report::fields).collect::<Vec<_>>());
+    fields.put_group(their.peer, theirs.iter().map(Report::fields).collect::<Vec<_>>());
     println!("{}", json(&fields));
     Ok(())
 }

@@ -17,7 +17,7 @@ pub struct Latencies {
 
 impl Default for Latencies {
     fn default() -> Self {
-        let histogram = Histogram::new_with_bounds(100, NS_MAX, 3).expect("constant bounds are valid");
+        let histogram = Histogram::new_with_bounds(1, NS_MAX, 3).expect("constant bounds are valid");
         Self { histogram, pending_ns: 0, pending: 0 }
     }
 }
@@ -69,12 +69,6 @@ impl Latencies {
         fields.put("max", micros(self.histogram.max()));
         Some(fields)
     }
-
-    /// A quantile (0 to 1), in µs; 0 when nothing was noted.
-    pub fn quantile_us(&mut self, quantile: f64) -> f64 {
-        self.settle();
-        self.histogram.value_at_quantile(quantile) as f64 / 1_000.0
-    }
 }
 
 #[cfg(test)]
@@ -90,10 +84,8 @@ mod tests {
         let mut other = Latencies::default();
         other.note(9_000);
         latencies.add(other);
-        assert_eq!(latencies.quantile_us(0.5).round(), 5.0);
-        assert_eq!(latencies.quantile_us(1.0).round(), 9.0);
-        let text = serde_json::to_string(&latencies.fields()).unwrap_or_default();
-        assert!(text.starts_with("{\"count\":5,"), "{text}");
+        let text = crate::report::json(&latencies.fields());
+        assert_eq!(text, r#"{"count":5,"mean":6.6,"p50":5.0,"p90":9.0,"p99":9.0,"p999":9.0,"max":9.0}"#);
         assert!(Latencies::default().fields().is_none());
     }
 }

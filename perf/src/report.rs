@@ -8,12 +8,42 @@ use serde_json::Value;
 
 /// Named values in the order in which they were put.
 #[derive(Debug, Default, Clone, PartialEq)]
-pub struct Fields(Vec<(&'static str, Value)>);
+pub struct Fields(Vec<(&'static str, Field)>);
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[serde(untagged)]
+pub enum Field {
+    /// A plain value.
+    Plain(Value),
+    /// More fields.
+    Group(Fields),
+    /// Groups alike.
+    List(Vec<Fields>),
+}
+
+impl From<Fields> for Field {
+    fn from(fields: Fields) -> Self {
+        Self::Group(fields)
+    }
+}
+
+impl From<Option<Fields>> for Field {
+    fn from(fields: Option<Fields>) -> Self {
+        fields.map_or(Self::Plain(Value::Null), Self::Group)
+    }
+}
+
+impl From<Vec<Fields>> for Field {
+    fn from(list: Vec<Fields>) -> Self {
+        Self::List(list)
+    }
+}
 
 impl Fields {
-    /// Appends a value. What cannot be JSON (it does not occur here) becomes null.
+    /// Appends a plain value. What cannot be JSON (it does not occur here) becomes null.
     pub fn put(&mut self, name: &'static str, value: impl Serialize) {
-        self.0.push((name, serde_json::to_value(value).unwrap_or_default()));
+        self.0.push((name, Field::Plain(serde_json::to_value(value).unwrap_or_default())));
     }
 
     /// Appends a number, rounded to three digits behind the point; what is not finite becomes null.
@@ -21,21 +51,22 @@ impl Fields {
         self.put(name, (value * 1_000.0).round() / 1_000.0);
     }
 
+    /// Appends a group, or a list of groups.
+    pub fn put_group(&mut self, name: &'static str, group: impl Into<Field>) {
+        self.0.push((name, group.into()));
+    }
+
     /// Appends all of another's.
     pub fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
     }
 
-    /// A number by its name; for one of `latency_us`'s, `latency_us.p99`.
-    pub fn number(&self, path: &str) -> Option<f64> {
-        let (name, rest) = path.split_once('.').unwrap_or((path, ""));
-        let (_, value) = self.0.iter().find(|(known, _)| *known == name)?;
-        if rest.is_empty() { value.as_f64() } else { value.get(rest)?.as_f64() }
-    }
-
-    /// The fields in order.
-    pub fn iter(&self) -> impl Iterator<Item = &(&'static str, Value)> {
-        self.0.iter()
+    /// A number by its name.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        match self.0.iter().find(|(known, _)| *known == name) {
+            Some((_, Field::Plain(value))) => value.as_f64(),
+            _ => None,
+        }
     }
 }
 
@@ -86,14 +117,14 @@ impl Report {
         fields.put("peer", self.peer);
         fields.put("valid", self.faults.is_empty() && !self.is_saturated);
         fields.put("generator_saturated", self.is_saturated);
-        fields.put("parameters", &self.parameters);
-        fields.put("figures", &self.figures);
+        fields.put_group("parameters", self.parameters.clone());
+        fields.put_group("figures", self.figures.clone());
         fields.put("faults", &self.faults);
-        fields.put("generator", &self.generator);
+        fields.put_group("generator", self.generator.clone());
         if let Some(status) = &self.status {
             fields.put("status", status);
         }
-        fields.put("environment", environment::fields());
+        fields.put_group("environment", environment::fields());
         fields
     }
 
@@ -126,25 +157,25 @@ pub fn json(value: &impl Serialize) -> String {
 }
 
 fn print_rows(fields: &Fields) {
-    for (name, value) in fields.iter() {
-        println!("  {:<44} {}", name.replace('_', " "), readable(value));
+    for (name, field) in &fields.0 {
+        println!("  {:<40} {}", name.replace('_', " "), readable(field));
     }
 }
 
 fn inline(fields: &Fields) -> String {
-    let words: Vec<String> = fields.iter().map(|(name, value)| format!("{name} {}", readable(value))).collect();
-    words.join(", ")
+    let words: Vec<String> = fields.0.iter().map(|(name, field)| format!("{name} {}", readable(field))).collect();
+    words.join("  ")
 }
 
-/// A value as people read it: thousands apart, objects in line.
-fn readable(value: &Value) -> String {
-    match value {
-        Value::Null => "–".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Number(number) => readable_number(number.as_f64().unwrap_or(0.0)),
-        Value::Array(items) => items.iter().map(readable).collect::<Vec<_>>().join(" | "),
-        Value::Object(map) => map.iter().map(|(k, v)| format!("{k} {}", readable(v))).collect::<Vec<_>>().join("  "),
-        Value::Bool(flag) => flag.to_string(),
+/// As people read it: thousands apart, groups in line.
+fn readable(field: &Field) -> String {
+    match field {
+        Field::Group(fields) => inline(fields),
+        Field::List(list) => list.iter().map(inline).collect::<Vec<_>>().join(" | "),
+        Field::Plain(Value::Null) => "–".to_owned(),
+        Field::Plain(Value::String(text)) => text.clone(),
+        Field::Plain(Value::Number(number)) => readable_number(number.as_f64().unwrap_or(0.0)),
+        Field::Plain(other) => other.to_string(),
     }
 }
 
@@ -177,12 +208,13 @@ mod tests {
     fn fields_keep_their_order_and_are_found() {
         let mut inner = Fields::default();
         inner.put("p99", 7);
+        inner.put("p50", 5);
         let mut fields = Fields::default();
         fields.put("z", 1);
         fields.put_number("a", 1.0 / 3.0);
         fields.put_number("never", f64::NAN);
-        fields.put("latency_us", inner);
-        assert_eq!(json(&fields), r#"{"z":1,"a":0.333,"never":null,"latency_us":{"p99":7}}"#);
-        assert_eq!((fields.number("latency_us.p99"), fields.number("b")), (Some(7.0), None));
+        fields.put_group("latency_us", inner);
+        assert_eq!(json(&fields), r#"{"z":1,"a":0.333,"never":null,"latency_us":{"p99":7,"p50":5}}"#);
+        assert_eq!((fields.number("a"), fields.number("b")), (Some(0.333), None));
     }
 }

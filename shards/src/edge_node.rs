@@ -163,6 +163,7 @@ impl EdgeNode {
             EdgeEvent::LinkUp(node) => self.on_link(now, node, true, out),
             EdgeEvent::LinkDown(node) => self.on_link(now, node, false, out),
             EdgeEvent::Drain { within_ms } => self.on_drain(within_ms, out),
+            EdgeEvent::Stop => self.on_stop(now, out),
             EdgeEvent::Tick => self.on_tick(now, out),
         }
     }
@@ -389,6 +390,15 @@ impl EdgeNode {
             let seed = self.config.seed ^ index as u64;
             let jitter = crate::slot::stable_hash(&seed.to_be_bytes()) % (u64::from(within_ms) + 1);
             out.push(Action::Drain { session: SessionId(index as u32), wait_ms: jitter as u32 });
+        }
+    }
+
+    fn on_stop(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.draining = true;
+        for index in 0..self.seats.len() {
+            let wait_ms = self.config.limits.retry_ms;
+            let farewell = Farewell { code: Code::Draining, wait_ms, reason: "this node has stopped" };
+            self.close(now, SessionId(index as u32), farewell, out);
         }
     }
 

@@ -32,6 +32,8 @@ pub enum EdgeEvent<'a> {
         /// Over which time reconnects are spread.
         within_ms: u32,
     },
+    /// The node stops now: every client is closed with `draining`.
+    Stop,
     /// Time has passed.
     Tick,
 }

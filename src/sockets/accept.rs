@@ -26,7 +26,9 @@ pub struct ListenerId(pub u16);
 enum Accepting {
     /// The kernel holds an accept.
     Armed,
-    Paused { until: Instant },
+    Paused {
+        until: Instant,
+    },
     /// To be closed when the kernel gives the accept back.
     Stopping,
     Stopped,

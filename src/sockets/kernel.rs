@@ -16,6 +16,18 @@ use io_uring::{IoUring, opcode, squeue};
 /// Marks completions that carry a new descriptor; a token of the caller's leaves this bit free.
 const ACCEPT_BIT: u64 = 1 << 63;
 
+/// What to do about too little locked memory.
+pub(crate) const LOCKED_MEMORY_ADVICE: &str = "set LimitMEMLOCK=infinity in the systemd unit, or raise `ulimit -l`";
+
+/// The kernel says ENOMEM when a ring or its buffers exceed the locked memory: says so.
+pub(crate) fn explain_memory(error: io::Error) -> io::Error {
+    if error.raw_os_error() != Some(libc::ENOMEM) {
+        return error;
+    }
+    let text = format!("{error}: too little locked memory for an io_uring; {LOCKED_MEMORY_ADVICE}");
+    io::Error::new(io::ErrorKind::OutOfMemory, text)
+}
+
 /// How the kernel delivers completions, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingMode {
@@ -168,9 +180,7 @@ impl Ring {
                 let accept = opcode::Accept::new(Fd(fd), no_address, std::ptr::null_mut());
                 return accept.flags(accept_flags).build().user_data(token | ACCEPT_BIT);
             }
-            Operation::PollMany(fd, events) => {
-                opcode::PollAdd::new(Fd(fd), events).multi(true).build()
-            }
+            Operation::PollMany(fd, events) => opcode::PollAdd::new(Fd(fd), events).multi(true).build(),
             Operation::PollOnce(fd, events) => opcode::PollAdd::new(Fd(fd), events).build(),
             Operation::Timeout(after) => {
                 *self.timespec = Timespec::from(after);
@@ -178,9 +188,7 @@ impl Ring {
                 timeout.flags(TimeoutFlags::empty()).build()
             }
             Operation::Cancel(target) => opcode::AsyncCancel::new(target).build(),
-            Operation::CancelAccept(target) => {
-                opcode::AsyncCancel::new(target | ACCEPT_BIT).build()
-            }
+            Operation::CancelAccept(target) => opcode::AsyncCancel::new(target | ACCEPT_BIT).build(),
             Operation::CancelTimeout(target) => opcode::TimeoutRemove::new(target).build(),
         };
         entry.user_data(token)

@@ -85,11 +85,7 @@ impl Sockets {
     /// Ends a turn: sleeps until a socket, the bell or the deadline. Returns at once when a
     /// completion waits or `is_idle` says no; `is_idle` looks at everything that rings the bell
     /// (the mesh, finished storage) and is asked several times.
-    pub async fn sleep(
-        &mut self,
-        sleep: Sleep,
-        mut is_idle: impl FnMut() -> bool,
-    ) -> io::Result<()> {
+    pub async fn sleep(&mut self, sleep: Sleep, mut is_idle: impl FnMut() -> bool) -> io::Result<()> {
         let now = Instant::now();
         let deadline = [sleep.deadline, self.accept_resumes()].into_iter().flatten().min();
         if deadline.is_some_and(|at| at <= now) || self.has_work(&mut is_idle) {

@@ -3,13 +3,15 @@
 //! At most one flush, four reads and one slice are under way, each a glommio task; a completion waits in a queue until
 //! the loop, woken by its bell, takes events. The machine is never borrowed across an await.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, bounded};
 use glommio::io::ReadResult;
+use hdrhistogram::Histogram;
 use iris_shards::log::{Log, LogAction, LogEvent, ReadToken};
 use iris_shards::storage::{StorageEvent, StorageRequest};
 
@@ -18,7 +20,9 @@ use super::disk_thread::{Answer, Asked, Job};
 use super::files::Files;
 use super::scan::{self, Scanned};
 use super::{StorageError, fatal};
+use crate::admin::LogStatus;
 use crate::bell::Bell;
+use crate::executor::{histogram, percentiles};
 
 /// Batches of recovered events in memory.
 const SCANNED_MAX: usize = 4;
@@ -42,6 +46,10 @@ pub struct LogEngine {
     now_ms: u64,
     tick_ms: u64,
     is_closed: bool,
+    /// Tasks that have not ended.
+    under_way: Rc<Cell<usize>>,
+    /// How long flushes took, in µs.
+    flush_us: Histogram<u64>,
 }
 
 enum State {
@@ -52,7 +60,8 @@ enum State {
 
 /// What a task has done.
 enum Done {
-    Flushed,
+    /// After this many µs.
+    Flushed(u64),
     Read(ReadToken, Option<ReadResult>),
 }
 
@@ -78,6 +87,8 @@ impl LogEngine {
             now_ms: 0,
             tick_ms: 0,
             is_closed: false,
+            under_way: Rc::default(),
+            flush_us: histogram(),
         })
     }
 
@@ -139,6 +150,30 @@ impl LogEngine {
         self.is_closed
     }
 
+    /// See [`super::Engine::is_busy`].
+    pub fn is_busy(&self) -> bool {
+        self.under_way.get() > 0 || self.log().is_none_or(|log| log.waiting() > 0 || log.is_full())
+    }
+
+    /// See [`super::Engine::has_events`].
+    pub fn has_events(&self) -> bool {
+        let scanned = matches!(&self.state, State::Recovering { scanned, .. } if !scanned.is_empty());
+        scanned || !self.events.is_empty() || !self.answers.is_empty() || !self.done.borrow().is_empty()
+    }
+
+    /// See [`super::Engine::status`].
+    pub fn status(&self) -> LogStatus {
+        let Some(log) = self.log() else { return LogStatus::default() };
+        LogStatus {
+            segments: log.segments() as u64,
+            bytes: log.used_bytes(),
+            live_bytes: log.live_bytes(),
+            unflushed_bytes: 0,
+            flushes: self.flush_us.len(),
+            flush_us: percentiles(&self.flush_us),
+        }
+    }
+
     /// The directory of its segments.
     pub fn dir(&self) -> &PathBuf {
         &self.seat.dir
@@ -182,7 +217,8 @@ impl LogEngine {
 
     fn on_done(&mut self, done: &Done) {
         match done {
-            Done::Flushed => {
+            Done::Flushed(us) => {
+                self.flush_us.saturating_record(*us);
                 self.handle(LogEvent::Written);
                 self.handle(LogEvent::Synced);
             }
@@ -222,8 +258,9 @@ impl LogEngine {
         let Some((segment, offset, bytes)) = self.write.take() else { return };
         let files = self.files.clone();
         self.spawn(async move {
+            let began = Instant::now();
             files.flush(segment, offset, bytes).await;
-            Done::Flushed
+            Done::Flushed(began.elapsed().as_micros() as u64)
         });
     }
 
@@ -234,9 +271,12 @@ impl LogEngine {
 
     fn spawn(&self, work: impl Future<Output = Done> + 'static) {
         let (done, bell) = (self.done.clone(), self.asked.bell.clone());
+        let under_way = self.under_way.clone();
+        under_way.set(under_way.get() + 1);
         glommio::spawn_local(async move {
             let result = work.await;
             done.borrow_mut().push_back(result);
+            under_way.set(under_way.get() - 1);
             bell.ring();
         })
         .detach();

@@ -63,6 +63,27 @@ impl Engine {
         }
     }
 
+    /// Whether tasks of this executor are under way, or the engine waits for time to pass.
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Engine::Log(log) => log.is_busy(),
+        }
+    }
+
+    /// Whether [`Engine::take_events`] has something to do.
+    pub fn has_events(&self) -> bool {
+        match self {
+            Engine::Log(log) => log.has_events(),
+        }
+    }
+
+    /// What it tells about itself.
+    pub fn status(&self) -> crate::admin::LogStatus {
+        match self {
+            Engine::Log(log) => log.status(),
+        }
+    }
+
     /// Whether everything is on disk after [`Engine::close`].
     pub fn is_closed(&self) -> bool {
         match self {

@@ -8,12 +8,11 @@ use crate::report::Fields;
 use crate::wire::Wire;
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::thread::{CpuSet, sched_setaffinity};
-use serde_json::{Value, json};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// A thread that was on a CPU for more than this share of the time may be what was measured.
+/// A thread that was on a CPU, or waited for one, for more than this share of the time may be what was measured.
 const SATURATED_SHARE: f64 = 0.95;
 const POLL: Duration = Duration::from_millis(2);
 
@@ -77,7 +76,7 @@ impl Crew {
     }
 
     /// Waits until `is_reached`; false if the time is up or the crew has failed.
-    pub fn wait(&self, limit: Duration, is_reached: impl Fn(&Totals) -> bool) -> bool {
+    pub fn wait(&self, limit: Duration, mut is_reached: impl FnMut(&Totals) -> bool) -> bool {
         let end = Instant::now() + limit;
         while !is_reached(&self.board.totals()) {
             if self.has_failed() || Instant::now() > end {
@@ -119,17 +118,20 @@ impl Crew {
 impl CrewReport {
     /// Whether a thread had hardly time to sleep: then the generator may be what was measured.
     pub fn is_saturated(&self) -> bool {
-        self.threads.iter().any(|busy| share(busy.cpu_ns, busy.wall_ns) > SATURATED_SHARE)
+        self.threads.iter().any(|busy| share(busy.cpu_ns + busy.waited_ns, busy.wall_ns) > SATURATED_SHARE)
     }
 
     /// Each thread's share of a CPU, and of time spent waiting for one, while it measured.
     pub fn fields(&self) -> Fields {
         let of_thread = |busy: &Busy| {
-            let percent = |ns| (share(ns, busy.wall_ns) * 1_000.0).round() / 10.0;
-            json!({ "cpu_percent": percent(busy.cpu_ns), "waited_for_cpu_percent": percent(busy.waited_ns) })
+            let percent = |ns| share(ns, busy.wall_ns) * 100.0;
+            let mut fields = Fields::default();
+            fields.put_number("cpu_percent", percent(busy.cpu_ns));
+            fields.put_number("waited_for_cpu_percent", percent(busy.waited_ns));
+            fields
         };
         let mut fields = Fields::default();
-        fields.put("threads", self.threads.iter().map(of_thread).collect::<Vec<Value>>());
+        fields.put_group("threads", self.threads.iter().map(of_thread).collect::<Vec<_>>());
         fields
     }
 }

@@ -123,8 +123,8 @@ fn drain_beside_a_pair(args: &DrainArgs, server: &Server, figures: &mut Fields) 
     figures.put("drained", delivered);
     figures.put_number("drain_seconds", seconds);
     figures.extend(usage.fields());
-    figures.put("pair_alone_us", alone.harvest.delivery.clone().fields());
-    figures.put("pair_beside_us", pair.harvest.delivery.clone().fields());
+    figures.put_group("pair_alone_us", alone.harvest.delivery.clone().fields());
+    figures.put_group("pair_beside_us", pair.harvest.delivery.clone().fields());
     let generator = pair.fields();
     let mut faults = drain.harvest.faults;
     if delivered != args.messages {
@@ -213,9 +213,9 @@ impl Sampler {
 fn put_memory(figures: &mut Fields, empty: Memory, before: Memory, largest: Memory) {
     figures.put("rss_bytes_above_empty_max", largest.rss.saturating_sub(empty.rss));
     figures.put("anonymous_bytes_above_empty_max", largest.anonymous.saturating_sub(empty.anonymous));
-    figures.put("memory_empty", empty.fields());
-    figures.put("memory_before_drain", before.fields());
-    figures.put("memory_max", largest.fields());
+    figures.put_group("memory_empty", empty.fields());
+    figures.put_group("memory_before_drain", before.fields());
+    figures.put_group("memory_max", largest.fields());
 }
 
 fn parameters(args: &DrainArgs) -> Fields {

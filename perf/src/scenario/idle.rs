@@ -74,8 +74,8 @@ fn memory_figures((before, after): (Memory, Memory), kernel: u64, connections: u
     figures.put("pss_bytes_per_connection", grown(|memory| memory.pss));
     figures.put("anonymous_bytes_per_connection", grown(|memory| memory.anonymous));
     figures.put("kernel_bytes_per_connection_both_ends", each(kernel));
-    figures.put("memory_before", before.fields());
-    figures.put("memory_after", after.fields());
+    figures.put_group("memory_before", before.fields());
+    figures.put_group("memory_after", after.fields());
     figures
 }
 
@@ -153,7 +153,7 @@ pub fn hold(args: &HoldArgs) -> Result<()> {
     }
     println!("held");
     let _until_the_end = stdin().read_to_end(&mut Vec::new())?;
-    println!("{}", held.iter_mut().filter(|(stream, _)| is_lost(stream)).count());
+    println!("{}", held.iter_mut().filter_map(|(stream, _)| is_lost(stream).then_some(())).count());
     Ok(())
 }
 

@@ -44,7 +44,7 @@ pub fn run(args: &LoginArgs) -> Result<Report> {
 
     let mut figures = measured.rates(measured.delivered, [HEADLINE.name, "logins_per_second"]);
     let status = super::ask_status(&args.target, &server, &mut figures)?;
-    figures.put("latency_us", measured.crew.harvest.delivery.clone().fields());
+    figures.put_group("latency_us", measured.crew.harvest.delivery.clone().fields());
     let mut parameters = Fields::default();
     parameters.put("concurrency", args.concurrency);
     parameters.put("executors", args.target.executors);

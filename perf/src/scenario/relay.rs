@@ -33,8 +33,8 @@ fn run_with<W: Wire>(args: &RelayArgs, wire: impl Fn() -> W) -> Result<Report> {
     let mut figures = measured.rates(measured.delivered, [HEADLINE.name, "delivered_per_second"]);
     let status = super::ask_status(&args.target, &server, &mut figures)?;
     let harvest = measured.crew.harvest.clone();
-    figures.put("latency_us", harvest.delivery.fields());
-    figures.put("confirmation_us", harvest.confirmation.fields());
+    figures.put_group("latency_us", harvest.delivery.fields());
+    figures.put_group("confirmation_us", harvest.confirmation.fields());
     figures.put("sent_in_all", harvest.sent);
     figures.put("confirmed_as_stored_in_all", harvest.stored);
     Ok(Report {

@@ -30,7 +30,7 @@ fn run_with<W: Wire>(args: &StoredArgs, wire: impl Fn() -> W) -> Result<Report> 
     let mut figures = measured.rates(measured.confirmed, [HEADLINE.name, "stored_per_second"]);
     let status = super::ask_status(&args.target, &server, &mut figures)?;
     let harvest = measured.crew.harvest.clone();
-    figures.put("latency_us", harvest.confirmation.fields());
+    figures.put_group("latency_us", harvest.confirmation.fields());
     figures.put("sent_in_all", harvest.sent);
     Ok(Report {
         scenario: "stored",

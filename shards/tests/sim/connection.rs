@@ -61,8 +61,6 @@ pub struct Connection {
     pub is_served: bool,
     /// The server has said CLOSE, or heard the end.
     pub is_ended: bool,
-    /// The client still reads it.
-    pub is_read: bool,
     /// The server does not notice that the client is gone.
     pub is_mute: bool,
     pub is_overfull: bool,
@@ -79,7 +77,6 @@ pub struct Connection {
     pub unacknowledged: usize,
     /// The rest of a frame that was cut, if frames travel as bytes.
     pub up_bytes: Vec<u8>,
-    pub down_bytes: Vec<u8>,
 }
 
 impl Connection {
@@ -92,7 +89,6 @@ impl Connection {
             at_home: false,
             is_served: true,
             is_ended: false,
-            is_read: true,
             is_mute: false,
             is_overfull: false,
             tell_overfull: false,
@@ -104,7 +100,6 @@ impl Connection {
             delivered: Vec::new(),
             unacknowledged: 0,
             up_bytes: Vec::new(),
-            down_bytes: Vec::new(),
         }
     }
 

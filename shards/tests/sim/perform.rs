@@ -127,7 +127,7 @@ impl World {
         let Some(message) = self.ledger.find(entry.key.id) else { return };
         let is_taken = self.ledger.notes[message].taken > 0;
         let elsewhere = !is_taken && this.engine.platter.entries().any(|other| other.key == entry.key);
-        self.judge(acknowledged::trimmed(&self.ledger, message, elsewhere));
+        self.judge(acknowledged::trimmed(&self.ledger, &self.plan, message, (elsewhere, self.now_us)));
     }
 
     /// A message leaves an executor.

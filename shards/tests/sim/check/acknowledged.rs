@@ -27,9 +27,10 @@ pub fn delivered(ledger: &Ledger, message: MessageIx) -> Verdict {
 }
 
 /// A core gives up a record of an entry on disk; `elsewhere` says whether this log holds it a second time.
-pub fn trimmed(ledger: &Ledger, message: MessageIx, elsewhere: bool) -> Verdict {
+pub fn trimmed(ledger: &Ledger, plan: &Plan, message: MessageIx, (elsewhere, now_us): (bool, u64)) -> Verdict {
     let note = &ledger.notes[message];
-    ensure(note.taken > 0 || elsewhere, "acknowledged", || {
+    let expired = now_us.saturating_sub(note.sent_us) >= plan.core.inbox_age_ms_max.saturating_mul(1_000);
+    ensure(note.taken > 0 || elsewhere || expired, "acknowledged", || {
         format!("the record of message {message} was given up before it was taken: {note:?}")
     })
 }

@@ -1,0 +1,140 @@
+//! The program as its users run it: against `raw`, and against a fake server that keeps or breaks its promises.
+
+mod fake;
+
+use fake::Fault;
+use serde_json::Value;
+use std::process::{Command, Output};
+
+fn perf(arguments: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iris-perf"));
+    command.args(arguments.split_whitespace()).arg("--json").output().expect("iris-perf starts")
+}
+
+fn result(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Runs a scenario that must end well against a fake server.
+fn good(scenario: &str) -> Value {
+    let address = fake::start(Fault::None);
+    let output = perf(&format!("{scenario} --server {address} --pid {}", std::process::id()));
+    let result = result(&output);
+    assert_eq!(output.status.code(), Some(0), "{result}");
+    assert!(result["faults"]["first"].is_null(), "{result}");
+    result
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+#[test]
+fn raw_relays() {
+    let output = perf("relay --raw --pairs 5 --window 4 --seconds 0.5 --warm-up-ms 50");
+    let result = result(&output);
+    assert_eq!(output.status.code(), Some(0), "{result}");
+    let figures = &result["figures"];
+    assert!(number(&figures["delivered_per_cpu_second"]) > 1_000.0, "{result}");
+    assert!(number(&figures["latency_us"]["p99"]) >= number(&figures["latency_us"]["p50"]), "{result}");
+    assert!(figures["confirmation_us"].is_null(), "{result}");
+    assert!(result["environment"]["kernel"].is_string() && result["generator"]["threads"][0]["cpu_percent"].is_f64());
+}
+
+#[test]
+fn raw_relays_gated_with_large_bodies_and_two_threads() {
+    let output = perf("relay --raw --gated --pairs 3 --window 4 --body 9000 --threads 2 --seconds 0.5 --warm-up-ms 50");
+    let result = result(&output);
+    assert_eq!(output.status.code(), Some(0), "{result}");
+    assert!(number(&result["figures"]["confirmation_us"]["count"]) > 10.0, "{result}");
+}
+
+#[test]
+fn relay_is_confirmed_end_to_end() {
+    for flags in ["", "--gated"] {
+        let result = good(&format!("relay {flags} --pairs 4 --window 3 --seconds 0.5 --warm-up-ms 50"));
+        assert!(number(&result["figures"]["delivered_per_second"]) > 10.0, "{result}");
+        assert!(number(&result["figures"]["confirmation_us"]["count"]) > 10.0, "{result}");
+    }
+}
+
+#[test]
+fn broken_promises_are_noticed() {
+    let expected = [
+        (Fault::Lose, "skipped"),
+        (Fault::Repeat, "repeated"),
+        (Fault::Swap, "skipped"),
+        (Fault::Misroute, "misrouted"),
+        (Fault::Forget, "misconfirmed"),
+        (Fault::Refuse, "refused"),
+        (Fault::Hang, "disconnected"),
+    ];
+    for (fault, name) in expected {
+        let address = fake::start(fault);
+        let output = perf(&format!("relay --pairs 1 --window 4 --seconds 0.3 --warm-up-ms 50 --settle-ms 300 --server {address}"));
+        let result = result(&output);
+        assert_eq!(output.status.code(), Some(3), "{fault:?}: {result}");
+        assert!(number(&result["faults"][name]) >= 1.0, "{fault:?}: {result}");
+        assert_eq!(result["valid"], false);
+    }
+}
+
+#[test]
+fn stored_counts_only_what_is_on_disk() {
+    let result = good("stored --senders 5 --recipients 2 --window 8 --seconds 0.5 --warm-up-ms 50");
+    assert!(number(&result["figures"]["stored_per_second"]) > 10.0, "{result}");
+
+    let output = perf(&format!("stored --seconds 0.3 --warm-up-ms 50 --server {}", fake::start(Fault::Pretend)));
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(number(&result_of(&output, "misconfirmed")), 1.0);
+}
+
+fn result_of(output: &Output, fault: &str) -> Value {
+    result(output)["faults"][fault].clone()
+}
+
+#[test]
+fn drain_takes_everything_once() {
+    let result = good("drain --fill --messages 3000 --senders 3 --window 16");
+    assert_eq!(number(&result["figures"]["drained"]), 3_000.0, "{result}");
+    assert!(number(&result["figures"]["pair_beside_us"]["count"]) > 1.0, "{result}");
+}
+
+#[test]
+fn idle_connections_are_held() {
+    let result = good("idle --connections 200 --seconds 0.2");
+    assert!(number(&result["figures"]["rss_bytes_per_connection"]) > 0.0, "{result}");
+}
+
+#[test]
+fn logins_are_counted() {
+    let result = good("login --concurrency 8 --seconds 0.5 --warm-up-ms 50");
+    assert!(number(&result["figures"]["logins_per_second"]) > 10.0, "{result}");
+}
+
+#[test]
+fn compare_prints_the_ratio_with_its_spread() {
+    let (address, pid) = (fake::start(Fault::None), std::process::id());
+    let flags = "--pairs 2 --seconds 0.3 --warm-up-ms 50 --rounds 2 --peer raw";
+    let output = perf(&format!("compare relay --server {address} --pid {pid} {flags}"));
+    let result = result(&output);
+    assert_eq!(output.status.code(), Some(0), "{result}");
+    let ratio = &result["ratio"];
+    assert!(number(&ratio["min"]) <= number(&ratio["median"]) && number(&ratio["median"]) <= number(&ratio["max"]));
+    assert!(result["iris"][1]["figures"].is_object() && result["raw"][1]["figures"].is_object(), "{result}");
+}
+
+#[test]
+fn mistakes_are_explained() {
+    for (arguments, words) in [
+        ("stored --raw", "raw has the scenario relay only"),
+        ("relay --iris /nowhere/iris", "does not exist"),
+        ("relay --body 3", "at least 24"),
+        ("idle --server 127.0.0.1:1", "give --pid"),
+    ] {
+        let output = perf(arguments);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains(words), "{arguments}: {text}");
+    }
+}

@@ -1,0 +1,72 @@
+//! The table of mutants: every broken rule, the checker that catches it, and the seed with which it does.
+//!
+//! A seed that catches a mutant may stop doing so when the machines change; the test then looks for another one nearby
+//! and prints the table as it should be. It fails if none is found, or if the same seed fails without the mutant.
+
+use iris_shards::mutant::Mutant;
+
+use crate::plan::Plan;
+use crate::run::{keep_panics, run};
+
+/// Seeds that are tried for one mutant.
+const SEEDS_MAX: u64 = 20_000;
+
+/// Mutant and the seed that catches it.
+const TABLE: &[(Mutant, u64)] = &[
+    (Mutant::ReceiverIgnoresLogin, 1),
+    (Mutant::ReceiverIgnoresPhase, 1),
+    (Mutant::RefusesOneFrameWithoutPhase, 1),
+    (Mutant::RefusesDirectWhileDraining, 1),
+    (Mutant::DirectWheneverLocationIsKnown, 1),
+    (Mutant::StoredCountsAsDelivered, 1),
+    (Mutant::LocationCacheShared, 1),
+    (Mutant::RepeatsWhileOthersAreOutstanding, 1),
+    (Mutant::ConfirmsOutOfOrder, 1),
+    (Mutant::TwoCoresAtOnce, 1),
+    (Mutant::CoreForwardsWithoutInbox, 1),
+    (Mutant::JoiningCoreBounces, 1),
+    (Mutant::WipedCoreServesBeforeSync, 1),
+    (Mutant::CompleteBeforeFlush, 1),
+    (Mutant::InboxOrderedByEdgeClock, 1),
+    (Mutant::StoredBelowCopiesMin, 1),
+    (Mutant::StoredBeforeFlush, 1),
+    (Mutant::TrimmedWhenSent, 1),
+    (Mutant::YoungerEntryLoggedFirst, 1),
+    (Mutant::AcknowledgementMeansUpTo, 1),
+    (Mutant::ClientRemembersHighestOnly, 1),
+    (Mutant::ClientRemembersNothing, 1),
+    (Mutant::ClientRemembersSendWindow, 1),
+    (Mutant::NoTombstones, 1),
+    (Mutant::SessionEndDoesNotBounce, 1),
+    (Mutant::OlderSessionOverwritesReturn, 1),
+];
+
+/// The first seed from here on that catches the mutant, with the checker and the step.
+fn hunt(mutant: Mutant, from: u64, most: u64) -> Option<(u64, &'static str, u64)> {
+    (from..from + most).find_map(|seed| {
+        let outcome = run(Plan::of(seed), Some(mutant), false);
+        let caught = outcome.broken?;
+        let is_clean = run(Plan::of(seed), None, false).broken.is_none();
+        is_clean.then_some((seed, caught.checker, outcome.steps))
+    })
+}
+
+#[test]
+fn every_broken_rule_is_caught() {
+    keep_panics();
+    let most = std::env::var("SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS_MAX);
+    let mut missed = Vec::new();
+    for &(mutant, listed) in TABLE {
+        match hunt(mutant, listed, most) {
+            Some((seed, checker, step)) => {
+                let note = if seed == listed { "" } else { "   <- not the listed one" };
+                println!("    (Mutant::{mutant:?}, {seed}), // {checker}, step {step}{note}");
+            }
+            None => {
+                println!("    (Mutant::{mutant:?}, {listed}), // NOT CAUGHT in {most} seeds");
+                missed.push(mutant);
+            }
+        }
+    }
+    assert!(missed.is_empty(), "not caught: {missed:?}");
+}

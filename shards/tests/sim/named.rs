@@ -1,0 +1,225 @@
+//! Named scenarios: each is a schedule that broke, or would break, an obvious rule (`delivery.md`, last section), or a
+//! limit that a random seed seldom meets. A fixed bug adds one.
+
+use iris_shards::peer::PresenceState;
+
+use crate::ledger::Told;
+use crate::plan::{FrameKind, MessageKind, NodePlan, Op};
+use crate::script::{A, B, C, Script, cluster, one_node};
+
+const CUT_A: Op = Op::Cut { client: A, keep_up: 1_000, keep_down: 0 };
+
+#[test]
+fn a_message_is_delivered_and_the_next_goes_direct() {
+    let mut script = Script::new(one_node());
+    script.login(A, 0).login(B, 0).earn_direct();
+    assert_eq!((script.told(0), script.told(1)), (Told::Delivered, Told::Delivered));
+    script.finish();
+}
+
+#[test]
+fn an_absent_recipient_gets_everything_when_it_comes() {
+    let mut script = Script::new(one_node());
+    script.login(A, 0).send(A, B, 30).wait(10);
+    assert_eq!(script.told(29), Told::Stored);
+    script.login(B, 0).wait(5);
+    assert_eq!(script.taken(), 30);
+    script.finish();
+}
+
+#[test]
+fn what_is_piped_behind_a_bounce_does_not_overtake_it() {
+    let mut plan = cluster(1, 2);
+    plan.edge.delivery_messages_max = 2;
+    let mut script = Script::new(plan);
+    script.login(A, 1).login(B, 2).earn_direct();
+    let hold = Op::Stall { node: 1, executor: 0, from: 2 };
+    script.now(&[Op::Pause(B), hold]).send(A, B, 3);
+    // B has room again while the bounce is on its way: what comes now is of the old phase.
+    script.then(&[Op::Resume(B)]).send(A, B, 2);
+    script.then(&[Op::Unstall { node: 1, executor: 0, from: 2 }]).send(A, B, 2);
+    script.finish();
+}
+
+#[test]
+fn a_recipient_that_still_drains_takes_direct_messages_in_order() {
+    let mut plan = cluster(1, 2);
+    plan.core.page_messages = 1;
+    let mut script = Script::new(plan);
+    script.login(A, 1).send(A, B, 4).wait(10);
+    script.login(C, 1).send(C, B, 6).wait(10);
+    script.login(B, 2).send(A, B, 4);
+    script.finish();
+}
+
+#[test]
+fn nothing_overtakes_a_message_that_is_on_its_way_back_while_the_recipient_moves() {
+    let mut script = Script::new(cluster(1, 3));
+    script.login(A, 1).login(B, 2).earn_direct();
+    script.now(&[Op::Pause(B)]).send(A, B, 1);
+    let hold = Op::Stall { node: 1, executor: 0, from: 2 };
+    script.then(&[hold]).login(B, 3).send(A, B, 1);
+    script.then(&[Op::Unstall { node: 1, executor: 0, from: 2 }, Op::Resume(B)]).send(A, B, 1);
+    script.finish();
+}
+
+#[test]
+fn a_direct_message_does_not_overtake_a_stored_one() {
+    let mut script = Script::new(cluster(1, 2));
+    script.login(A, 1).login(B, 2).earn_direct();
+    script.now(&[Op::Pause(B)]).send(A, B, 1).wait(900);
+    assert_eq!(script.told(2), Told::Stored);
+    script.now(&[Op::Resume(B)]).send(A, B, 2);
+    script.finish();
+}
+
+#[test]
+fn a_repeat_after_a_lost_confirmation_is_not_overtaken() {
+    let mut plan = cluster(1, 2);
+    plan.core.log_delay_ms = 5;
+    let mut script = Script::new(plan);
+    script.login(A, 1).login(B, 2).now(&[Op::Pause(B), Op::CutOnMessage { from: 0, to: 1, kind: MessageKind::Stored }]);
+    script.send(A, B, 2).wait(20).then(&[Op::Mend(0, 1)]);
+    script.then(&[CUT_A]).login(A, 1).send(A, B, 1).then(&[Op::Resume(B)]).send(A, B, 1);
+    script.finish();
+}
+
+#[test]
+fn a_sender_that_reconnects_with_a_lost_confirmation_makes_no_second_message() {
+    let mut script = Script::new(one_node());
+    script.login(A, 0).login(B, 0).now(&[Op::CutOnFrame(A, FrameKind::Confirm)]).send(A, B, 3);
+    script.login(A, 0).send(A, B, 1);
+    assert_eq!(script.taken(), 4);
+    script.finish();
+}
+
+#[test]
+fn a_storm_of_retries_makes_no_second_message() {
+    let mut script = Script::new(cluster(1, 2));
+    script.login(B, 2).login(A, 1).now(&[Op::Pause(B), Op::Send { from: A, to: B, count: 10, bytes: 8 }]);
+    for round in 0..20 {
+        script.settle().then(&[Op::Cut { client: A, keep_up: 1_000, keep_down: 0 }]).login(A, 1 + round % 2);
+    }
+    script.then(&[Op::Resume(B)]);
+    script.finish();
+}
+
+#[test]
+fn a_take_over_while_a_direct_message_is_in_flight_loses_nothing() {
+    let mut script = Script::new(cluster(1, 3));
+    script.login(A, 1).login(B, 2).earn_direct();
+    script.now(&[Op::Stall { node: 2, executor: 0, from: 1 }]).send(A, B, 3).login(B, 3);
+    script.then(&[Op::Unstall { node: 2, executor: 0, from: 1 }]).send(A, B, 1);
+    assert_eq!(script.taken(), 6);
+    script.finish();
+}
+
+#[test]
+fn a_slow_reader_bounces_once_and_comes_back() {
+    let mut script = Script::new(one_node());
+    script.login(A, 0).login(B, 0).earn_direct();
+    script.now(&[Op::Pause(B)]).send(A, B, 5).wait(700);
+    assert_eq!(script.told(6), Told::Stored);
+    script.now(&[Op::Resume(B)]).send(A, B, 3).settle();
+    assert_eq!(script.taken(), 10);
+    let before = script.world.ledger.counts.direct;
+    script.send(A, B, 1).send(A, B, 1);
+    assert!(script.world.ledger.counts.direct > before, "a reader that is quick again is reached directly");
+    script.finish();
+}
+
+#[test]
+fn a_crash_between_flush_and_confirmation_loses_nothing() {
+    let mut script = Script::new(one_node());
+    script.login(A, 0).now(&[Op::CrashOnFlush(0)]).send(A, B, 3).wait(50);
+    assert_eq!(script.told(0), Told::Nothing);
+    script.now(&[Op::Restart(0)]).login(A, 0).login(B, 0).wait(50);
+    assert_eq!(script.taken(), 3);
+    script.finish();
+}
+
+#[test]
+fn a_crash_with_unlogged_entries_is_repaired_by_the_sender() {
+    let mut script = Script::new(one_node());
+    script.login(A, 0).login(B, 0).now(&[Op::Pause(B)]).send(A, B, 3);
+    script.now(&[Op::Crash(0)]).now(&[Op::Restart(0), Op::Resume(B)]).login(A, 0).login(B, 0);
+    script.finish();
+}
+
+#[test]
+fn a_full_disk_refuses_and_takes_messages_again_when_it_has_room() {
+    let mut script = Script::new(one_node());
+    script.login(A, 0).now(&[Op::DiskFull(0)]).send(A, B, 3).wait(10);
+    assert!(script.world.ledger.counts.refused >= 3);
+    script.now(&[Op::DiskRoom(0)]).wait(100);
+    assert_eq!(script.told(2), Told::Stored);
+    script.login(B, 0);
+    script.finish();
+}
+
+#[test]
+fn a_full_inbox_refuses_and_takes_messages_again_when_it_has_room() {
+    let mut plan = one_node();
+    plan.core.inbox_messages_max = 4;
+    let mut script = Script::new(plan);
+    script.login(A, 0).send(A, B, 6).wait(10);
+    assert_eq!((script.told(3), script.told(4)), (Told::Stored, Told::Nothing));
+    assert!(script.world.ledger.counts.refused >= 2);
+    script.login(B, 0).wait(200);
+    script.finish();
+}
+
+#[test]
+fn a_message_expires_with_its_inbox_and_later_ones_arrive() {
+    let mut plan = one_node();
+    plan.core.inbox_age_ms_max = 2_000;
+    plan.edge.id_age_ms_max = 10_000;
+    let mut script = Script::new(plan);
+    script.login(A, 0).send(A, B, 2).wait(60_000);
+    script.login(B, 0).send(A, B, 1).wait(10).is_kept();
+    let taken: Vec<bool> = script.world.ledger.notes.iter().map(|note| note.taken > 0).collect();
+    assert_eq!(taken, [false, false, true]);
+}
+
+#[test]
+fn a_lost_lease_ends_presence_and_the_edge_registers_again() {
+    let mut script = Script::new(cluster(1, 2));
+    script.login(A, 1).login(B, 2).earn_direct().now(&[Op::LoseRefreshes(true)]).wait(4_000);
+    script.send(A, B, 2).now(&[Op::LoseRefreshes(false)]).wait(4_000);
+    script.send(A, B, 2);
+    script.finish();
+}
+
+#[test]
+fn the_newest_login_wins_although_its_edge_has_the_slower_clock() {
+    let mut plan = cluster(1, 2);
+    plan.nodes[1].skew_us = 900_000;
+    plan.nodes[2].skew_us = -900_000;
+    let mut script = Script::new(plan);
+    script.login(B, 1).login(B, 2);
+    let old = &script.world.connections[0];
+    assert!(old.is_ended && !script.world.connections[1].is_ended, "the first session lives on");
+    script.login(A, 1).send(A, B, 2);
+    assert_eq!(script.taken(), 2);
+    script.finish();
+}
+
+#[test]
+fn presence_is_told_and_ends() {
+    let mut script = Script::new(cluster(1, 2));
+    script.login(A, 1).login(B, 2).then(&[Op::Lookup { client: A, about: B, watch: true }]);
+    assert_eq!(script.world.clients[A].seen[&B], PresenceState::Online);
+    script.world.clients[B].away_until_us = u64::MAX;
+    script.then(&[Op::Vanish(B), Op::Cut { client: B, keep_up: 0, keep_down: 0 }]);
+    assert!(matches!(script.world.clients[A].seen[&B], PresenceState::Offline { last_seen } if last_seen > 0));
+}
+
+#[test]
+fn executors_of_one_node_reach_each_other() {
+    let mut plan = one_node();
+    plan.nodes = vec![NodePlan { edge: true, core: true, executors: 3, skew_us: 0 }];
+    let mut script = Script::new(plan);
+    script.login(A, 0).login(B, 0).login(C, 0).earn_direct().send(A, C, 5).send(C, B, 5).send(B, A, 5);
+    assert_eq!(script.taken(), 17);
+    script.finish();
+}

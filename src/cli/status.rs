@@ -1,0 +1,137 @@
+//! `iris status`: asks a running node how it is, over its admin socket.
+
+use super::{Exit, Failure, print};
+use crate::admin::{self, AskError, ExecutorStatus, Messages};
+use crate::config::{Config, Flags};
+use clap::Args;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Ask as the user who runs the node. The socket is found as `iris serve` finds it: by configuration, --data, or default.
+#[derive(Debug, Args)]
+#[command(after_help = super::EXIT_CODES)]
+pub struct Status {
+    /// The node's configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The node's --data.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The admin socket itself.
+    #[arg(long, value_name = "SOCKET")]
+    admin: Option<PathBuf>,
+    /// Print everything, as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub fn run(self) -> Result<(), Failure> {
+        let path = match self.admin {
+            Some(path) => path,
+            None => Config::load(self.config.as_deref(), &Flags { data: self.data, ..Flags::default() })?.admin,
+        };
+        let status = admin::ask(&path).map_err(failure)?;
+        if self.json {
+            let json = serde_json::to_string(&status).map_err(|error| Failure::new(Exit::Failed, error))?;
+            return Ok(print(&json)?);
+        }
+        head(&status).iter().try_for_each(|line| print(line))?;
+        table(&status.executors).iter().try_for_each(|line| print(line))?;
+        for (limit, times) in &status.totals.limits_reached {
+            print(&format!("limit reached: {limit} ({times} times)"))?;
+        }
+        Ok(())
+    }
+}
+
+fn failure(error: AskError) -> Failure {
+    match error {
+        AskError::Unreachable { .. } => {
+            let hint = "; is it running, with this configuration? (--config FILE, --data DIR or --admin SOCKET)";
+            Failure::new(Exit::Unreachable, format!("{error}{hint}"))
+        }
+        AskError::Refused(_) => Failure::new(Exit::Refused, error),
+        AskError::Unreadable(_) => Failure::new(Exit::Failed, error),
+    }
+}
+
+fn head(status: &admin::Status) -> Vec<String> {
+    let draining = if status.draining { ", draining" } else { "" };
+    let uptime = Duration::from_secs(status.uptime_ms / 1_000);
+    let totals = &status.totals;
+    vec![
+        format!(
+            "iris {} node {} ({}), process {}, up {uptime:?}{draining}",
+            status.version, status.node, status.region, status.pid
+        ),
+        format!("listening on {}", status.listen.join(", ")),
+        format!("{} connections, {} users online", totals.connections, totals.sessions),
+        format!(
+            "{} messages in {} inboxes, {} in log files",
+            totals.inbox_messages,
+            totals.inboxes,
+            bytes(totals.log_bytes)
+        ),
+        format!("messages: {}", paths(totals.messages)),
+        String::new(),
+    ]
+}
+
+fn paths(messages: Messages) -> String {
+    let Messages { direct, inbox_online, stored, drained, bounced, refused } = messages;
+    format!(
+        "{direct} direct, {inbox_online} through inboxes online, {stored} stored, {drained} drained, {bounced} bounced, \
+         {refused} refused"
+    )
+}
+
+const COLUMNS: [&str; 11] = [
+    "executor",
+    "cpu",
+    "connections",
+    "users",
+    "direct",
+    "online",
+    "stored",
+    "inbox",
+    "log",
+    "flush p99 µs",
+    "turn p99 µs",
+];
+
+fn table(executors: &[ExecutorStatus]) -> Vec<String> {
+    let mut rows = vec![COLUMNS.map(str::to_owned)];
+    rows.extend(executors.iter().map(row));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
+    let line = |row: &[String; COLUMNS.len()]| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
+        cells.collect::<Vec<_>>().join("  ")
+    };
+    rows.iter().map(line).collect()
+}
+
+fn row(executor: &ExecutorStatus) -> [String; COLUMNS.len()] {
+    [
+        executor.id.to_string(),
+        executor.cpu.map_or_else(|| "any".into(), |cpu| cpu.to_string()),
+        executor.connections.to_string(),
+        executor.sessions.to_string(),
+        executor.messages.direct.to_string(),
+        executor.messages.inbox_online.to_string(),
+        executor.messages.stored.to_string(),
+        executor.inbox_messages.to_string(),
+        bytes(executor.log.bytes),
+        executor.log.flush_us.p99.to_string(),
+        executor.turn_us.p99.to_string(),
+    ]
+}
+
+fn bytes(count: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match UNITS.iter().find(|(_, size)| count >= *size) {
+        Some((unit, size)) => format!("{:.1} {unit}", count as f64 / *size as f64),
+        None => format!("{count} B"),
+    }
+}

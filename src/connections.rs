@@ -1,0 +1,311 @@
+//! The connections of one executor: bytes of clients to frames, and frames to bytes.
+//!
+//! Owns, per connection, what is not yet written and what is not yet a whole frame; both only while there is something.
+//! Input is read into one scratch buffer of the executor. Output is written once per turn. What a frame means is the
+//! machine's; sockets themselves are in [`crate::sockets`].
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use iris_shards::frame::FRAME_BYTES_MAX_BEFORE_WELCOME;
+use iris_shards::id::SessionId;
+
+use crate::sockets::{ConnectionKey, Sockets};
+
+/// Room for reading behind the longest cut frame.
+const READ_BYTES: usize = 64 << 10;
+/// Out-buffers kept for the next connection that needs one.
+const POOL_MAX: usize = 256;
+/// A larger out-buffer is given back to the allocator.
+const POOL_BYTES_MAX: usize = 64 << 10;
+/// How long a client has to read its CLOSE and to hang up, in ms.
+const LINGER_MS: u64 = 2_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// No connection.
+    Free,
+    /// Watched for one event at a time, so that it can be handed over.
+    Opening,
+    Open,
+    /// Only the rest of its output is written; input is thrown away.
+    Closing,
+}
+
+/// One connection: 64 bytes, and nothing on the heap while it is idle.
+#[derive(Debug)]
+struct Connection {
+    key: Option<ConnectionKey>,
+    out: Vec<u8>,
+    /// The beginning of `out` that is written already.
+    written: u32,
+    phase: Phase,
+    is_dirty: bool,
+    /// The beginning of a frame.
+    cut: Option<Box<[u8]>>,
+}
+
+impl Connection {
+    const FREE: Connection =
+        Connection { key: None, out: Vec::new(), written: 0, phase: Phase::Free, is_dirty: false, cut: None };
+}
+
+/// What came of reading from a connection.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The scratch buffer has this many bytes of it, and whether there may be more to read.
+    Bytes(usize, bool),
+    /// There was nothing to read.
+    Nothing,
+    /// The client has ended, or the connection broke.
+    Ended,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Connections {
+    list: Vec<Connection>,
+    dirty: Vec<u32>,
+    pool: Vec<Vec<u8>>,
+    /// Closing connections and when to stop waiting for them, in monotonic ms.
+    lingering: VecDeque<(u64, ConnectionKey)>,
+    frame_bytes_max: usize,
+    out_bytes_max: usize,
+}
+
+impl Connections {
+    /// No connections. Frames have at most `frame_bytes_max` bytes, and `out_bytes_max` wait for one client.
+    pub fn new(frame_bytes_max: usize, out_bytes_max: usize) -> Self {
+        Connections {
+            list: Vec::new(),
+            dirty: Vec::new(),
+            pool: Vec::new(),
+            lingering: VecDeque::new(),
+            frame_bytes_max,
+            out_bytes_max,
+        }
+    }
+
+    /// A connection before its HELLO.
+    pub fn open(&mut self, key: ConnectionKey) -> SessionId {
+        if self.list.len() <= key.index() {
+            self.list.resize_with(key.index() + 1, || Connection::FREE);
+        }
+        self.list[key.index()] = Connection { key: Some(key), phase: Phase::Opening, ..Connection::FREE };
+        SessionId(key.index() as u32)
+    }
+
+    /// The HELLO of a connection was taken here: it is watched for good.
+    pub fn welcome(&mut self, sockets: &mut Sockets, session: SessionId) -> io::Result<()> {
+        let Some((connection, key)) = self.connection(session) else { return Ok(()) };
+        connection.phase = Phase::Open;
+        sockets.watch(key)
+    }
+
+    /// The session on this connection, if it still stands for one.
+    pub fn session(&self, key: ConnectionKey) -> Option<SessionId> {
+        let connection = self.list.get(key.index())?;
+        (connection.key == Some(key)).then_some(SessionId(key.index() as u32))
+    }
+
+    /// Whether HELLO is awaited.
+    pub fn is_opening(&self, session: SessionId) -> bool {
+        self.list[session.0 as usize].phase == Phase::Opening
+    }
+
+    /// Whether only the end is awaited.
+    pub fn is_closing(&self, session: SessionId) -> bool {
+        self.list[session.0 as usize].phase == Phase::Closing
+    }
+
+    /// A scratch buffer that holds the longest cut frame and one read behind it.
+    pub fn scratch(&self) -> Vec<u8> {
+        vec![0; READ_BYTES + self.frame_bytes_max.max(FRAME_BYTES_MAX_BEFORE_WELCOME)]
+    }
+
+    /// The largest frame that this connection may send now, in bytes.
+    pub fn frame_bytes_max(&self, session: SessionId) -> usize {
+        match self.list[session.0 as usize].phase {
+            Phase::Open => self.frame_bytes_max,
+            _ => FRAME_BYTES_MAX_BEFORE_WELCOME,
+        }
+    }
+
+    /// Reads once, behind what is left of the last read.
+    pub fn fill(&mut self, sockets: &Sockets, session: SessionId, scratch: &mut [u8]) -> Input {
+        let Some((connection, key)) = self.connection(session) else { return Input::Nothing };
+        let cut = connection.cut.take();
+        let start = cut.as_ref().map_or(0, |cut| cut.len());
+        if let Some(cut) = &cut {
+            scratch[..start].copy_from_slice(cut);
+        }
+        match sockets.read(key, &mut scratch[start..]) {
+            Ok(0) => Input::Ended,
+            Ok(length) => Input::Bytes(start + length, start + length == scratch.len()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                connection.cut = cut;
+                Input::Nothing
+            }
+            Err(_) => Input::Ended,
+        }
+    }
+
+    /// Keeps the beginning of a frame for the next read.
+    pub fn keep_cut(&mut self, session: SessionId, rest: &[u8]) {
+        if let Some((connection, _)) = self.connection(session) {
+            connection.cut = (!rest.is_empty()).then(|| rest.into());
+        }
+    }
+
+    /// Watches a connection before its HELLO for one more event.
+    pub fn watch_opening(&mut self, sockets: &mut Sockets, session: SessionId) -> io::Result<()> {
+        match self.connection(session) {
+            Some((connection, key)) if connection.phase == Phase::Opening => sockets.watch_once(key),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where output of this connection is appended; `None` if it takes none any more.
+    pub fn out(&mut self, session: SessionId) -> Option<&mut Vec<u8>> {
+        let connection = self.list.get_mut(session.0 as usize)?;
+        if !matches!(connection.phase, Phase::Open | Phase::Opening) {
+            return None;
+        }
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(session.0);
+            if connection.out.capacity() == 0
+                && let Some(buffer) = self.pool.pop()
+            {
+                connection.out = buffer;
+            }
+        }
+        Some(&mut connection.out)
+    }
+
+    /// Whether more waits for this client than it may.
+    pub fn is_overfull(&self, session: SessionId) -> bool {
+        let connection = &self.list[session.0 as usize];
+        connection.phase == Phase::Open && connection.out.len() - connection.written as usize > self.out_bytes_max
+    }
+
+    /// Nothing more is taken from or for this client; what waits for it is written first.
+    pub fn close_when_written(&mut self, sockets: &mut Sockets, session: SessionId, now_ms: u64) {
+        let Some((connection, key)) = self.connection(session) else { return };
+        connection.phase = Phase::Closing;
+        connection.cut = None;
+        // Sees when the client hangs up; an opening connection was not watched.
+        let watched = sockets.watch(key);
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(session.0);
+        }
+        let deadline = if watched.is_ok() { now_ms + LINGER_MS } else { now_ms };
+        self.lingering.push_back((deadline, key));
+    }
+
+    /// Ends a connection now.
+    pub fn close(&mut self, sockets: &mut Sockets, session: SessionId) {
+        let Some((_, key)) = self.connection(session) else { return };
+        sockets.close(key);
+        self.forget(session);
+    }
+
+    /// Gives a connection before its HELLO away.
+    pub fn release(&mut self, sockets: &mut Sockets, session: SessionId) -> io::Result<OwnedFd> {
+        let (_, key) = self.connection(session).ok_or(io::ErrorKind::NotConnected)?;
+        let fd = sockets.release(key)?;
+        self.forget(session);
+        Ok(fd)
+    }
+
+    /// There is room again.
+    pub fn on_writable(&mut self, session: SessionId) {
+        let connection = &mut self.list[session.0 as usize];
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(session.0);
+        }
+    }
+
+    /// Writes what has gathered, each connection once. Calls `broken` for connections that took nothing and never will.
+    pub fn write_dirty(&mut self, sockets: &mut Sockets, mut broken: impl FnMut(SessionId)) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for session in dirty.drain(..).map(SessionId) {
+            if self.write(sockets, session).is_err() {
+                broken(session);
+            }
+        }
+        self.dirty = dirty;
+    }
+
+    fn write(&mut self, sockets: &mut Sockets, session: SessionId) -> io::Result<()> {
+        let connection = &mut self.list[session.0 as usize];
+        connection.is_dirty = false;
+        let Some(key) = connection.key else { return Ok(()) };
+        let rest = &connection.out[connection.written as usize..];
+        let length = match sockets.write(key, rest) {
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error),
+        };
+        if length < rest.len() {
+            connection.written += length as u32;
+            // What is written is given up once it is the larger part, so that the buffer stays within its bound.
+            if connection.written as usize > connection.out.len() / 2 {
+                connection.out.drain(..connection.written as usize);
+                connection.written = 0;
+            }
+            return sockets.watch_writable(key);
+        }
+        connection.written = 0;
+        let mut buffer = std::mem::take(&mut connection.out);
+        if connection.phase == Phase::Closing {
+            sockets.shutdown_write(key)?;
+        }
+        if self.pool.len() < POOL_MAX && buffer.capacity() <= POOL_BYTES_MAX {
+            buffer.clear();
+            self.pool.push(buffer);
+        }
+        Ok(())
+    }
+
+    /// Closing connections whose client did not hang up in time.
+    pub fn take_lingering(&mut self, now_ms: u64) -> Option<SessionId> {
+        while let Some(&(deadline, key)) = self.lingering.front() {
+            let session = self.session(key);
+            if session.is_some() && deadline > now_ms {
+                return None;
+            }
+            self.lingering.pop_front();
+            if session.is_some() {
+                return session;
+            }
+        }
+        None
+    }
+
+    /// When the next one is due, in monotonic ms.
+    pub fn next_lingering_ms(&self) -> Option<u64> {
+        self.lingering.front().map(|&(deadline, _)| deadline)
+    }
+
+    /// All connections.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
+        let taken = self.list.iter().enumerate().filter(|(_, connection)| connection.key.is_some());
+        taken.map(|(index, _)| SessionId(index as u32))
+    }
+
+    fn connection(&mut self, session: SessionId) -> Option<(&mut Connection, ConnectionKey)> {
+        let connection = self.list.get_mut(session.0 as usize)?;
+        let key = connection.key?;
+        Some((connection, key))
+    }
+
+    fn forget(&mut self, session: SessionId) {
+        let is_dirty = self.list[session.0 as usize].is_dirty;
+        // A dirty one stays in the list of this turn, and must not be there twice.
+        self.list[session.0 as usize] = Connection { is_dirty, ..Connection::FREE };
+    }
+}

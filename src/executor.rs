@@ -1,0 +1,557 @@
+//! The loop of one executor: gather events, let the machines handle them, perform their actions, write, sleep.
+//!
+//! Owns the two halves of this executor, its connections, its end of the mesh and its storage engine. It decides
+//! nothing: every rule is in `iris_shards`, and the one `match` in [`Executor::perform`] is all that its actions mean.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, Sender};
+use hdrhistogram::Histogram;
+use iris_shards::core_node::CoreNode;
+use iris_shards::edge_node::EdgeNode;
+use iris_shards::event::{Action, CoreEvent, EdgeEvent, Farewell, Level};
+use iris_shards::frame::{self, ClientFrame, Decoded, Deliver, ServerFrame};
+use iris_shards::id::{SessionId, is_user};
+use iris_shards::peer::{Peer, PresenceState};
+use iris_shards::slot::slot_of;
+use iris_shards::storage::StorageEvent;
+use iris_shards::time::Now;
+use socket2::Socket;
+
+use crate::connections::{Connections, Input};
+use crate::mesh::Endpoint;
+use crate::runtime::Seat;
+use crate::sockets::{ConnectionKey, Sleep, SocketEvent, SocketSettings, Sockets};
+use crate::storage::{Engine, LogEngine, LogSeat};
+
+mod report;
+
+pub use report::{Names, histogram, percentiles};
+
+/// Items from other executors that are handled per turn.
+const MESH_BUDGET: usize = 4_096;
+/// Reads of one connection per turn; the rest waits for the next turn, behind the others.
+const READS_PER_TURN: usize = 4;
+/// How often an engine with work under way is asked at least, in ms.
+const ENGINE_TICK_MS: u64 = 1_000;
+
+/// What travels between executors.
+#[derive(Debug)]
+pub enum MeshItem {
+    /// Between the machines.
+    Peer(Peer),
+    /// A connection on its way to the home executor of its user, with everything it has sent so far.
+    Connection(Box<(OwnedFd, Vec<u8>)>),
+}
+
+/// From the main thread.
+#[derive(Debug)]
+pub enum Control {
+    /// Tell what you are doing.
+    Status(Sender<crate::admin::ExecutorStatus>),
+    /// Accept no more, and ask the clients to leave within this many ms.
+    Drain(u32),
+    /// Close what is left, flush, and end.
+    Stop,
+}
+
+/// What an executor is given.
+pub struct Parts {
+    /// The machines.
+    pub edge: EdgeNode,
+    /// The machines.
+    pub core: CoreNode,
+    /// What WELCOME says.
+    pub names: Arc<Names>,
+    /// Its end of the mesh.
+    pub mesh: Endpoint<MeshItem>,
+    /// Where clients connect.
+    pub listeners: Vec<Socket>,
+    /// Its log.
+    pub log: LogSeat,
+    /// From the main thread.
+    pub control: Receiver<Control>,
+    /// Connections of the node.
+    pub connections: Arc<AtomicUsize>,
+}
+
+/// See the module.
+pub struct Executor {
+    seat: Seat,
+    names: Arc<Names>,
+    edge: EdgeNode,
+    core: CoreNode,
+    sockets: Sockets,
+    connections: Connections,
+    mesh: Endpoint<MeshItem>,
+    engine: Engine,
+    listeners: Vec<Socket>,
+    control: Receiver<Control>,
+    actions: Vec<Action>,
+    /// Connections that had more to read than their share of the last turn.
+    unread: Vec<ConnectionKey>,
+    started: Instant,
+    now: Now,
+    node_connections: Arc<AtomicUsize>,
+    stopping: bool,
+    turns: Histogram<u64>,
+    counts: report::Counts,
+    /// Kept for their memory.
+    scratch: Vec<u8>,
+    spare: Vec<Action>,
+    arrived: Vec<MeshItem>,
+    broken: Vec<SessionId>,
+}
+
+impl Executor {
+    /// Made on its own thread.
+    pub fn new(seat: Seat, parts: Parts) -> Result<Self, String> {
+        let mut settings = SocketSettings::default();
+        if seat.is_crowded {
+            settings.spin = Duration::ZERO;
+        }
+        let sockets = Sockets::new(settings, seat.pulse.clone()).map_err(|error| error.to_string())?;
+        let engine = LogEngine::open(parts.log, seat.bell()).map_err(|error| error.to_string())?;
+        let connections = Connections::new(parts.names.frame_bytes_max as usize, parts.names.out_bytes_max);
+        Ok(Executor {
+            scratch: connections.scratch(),
+            connections,
+            seat,
+            names: parts.names,
+            edge: parts.edge,
+            core: parts.core,
+            sockets,
+            mesh: parts.mesh,
+            engine: Engine::Log(engine),
+            listeners: parts.listeners,
+            control: parts.control,
+            actions: Vec::new(),
+            unread: Vec::new(),
+            started: Instant::now(),
+            now: Now::default(),
+            node_connections: parts.connections,
+            stopping: false,
+            turns: histogram(),
+            counts: report::Counts::default(),
+            spare: Vec::new(),
+            arrived: Vec::new(),
+            broken: Vec::new(),
+        })
+    }
+
+    /// Runs until it was told to stop, and everything is on disk.
+    pub async fn run(mut self) -> Result<(), String> {
+        let mut socket_events = Vec::new();
+        let mut storage_events = Vec::new();
+        loop {
+            let began = Instant::now();
+            self.look_at_clock(began);
+            self.turn(&mut socket_events, &mut storage_events).map_err(|error| error.to_string())?;
+            self.turns.saturating_record(began.elapsed().as_micros() as u64);
+            if self.stopping && self.has_ended() {
+                return Ok(());
+            }
+            self.rest().await.map_err(|error| error.to_string())?;
+        }
+    }
+
+    fn look_at_clock(&mut self, at: Instant) {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mono_ms = at.duration_since(self.started).as_millis() as u64;
+        self.now = Now { mono_ms, wall_us: wall.as_micros() as u64 };
+    }
+
+    /// One turn: everything that has happened, and everything that follows from it.
+    fn turn(
+        &mut self,
+        socket_events: &mut Vec<SocketEvent>,
+        storage_events: &mut Vec<StorageEvent>,
+    ) -> std::io::Result<()> {
+        self.sockets.gather(socket_events)?;
+        self.take_control();
+        self.engine.take_events(storage_events);
+        for event in storage_events.drain(..) {
+            self.core.handle(self.now, CoreEvent::Storage(event), &mut self.actions);
+            self.perform_all();
+        }
+        if let Some(complete) = self.engine.take_recovered() {
+            self.on_recovered(complete)?;
+        }
+        for key in std::mem::take(&mut self.unread) {
+            self.on_readable(key);
+        }
+        for event in socket_events.drain(..) {
+            self.on_socket(event);
+        }
+        self.take_from_mesh();
+        self.tick();
+        self.write();
+        self.engine.commit(self.now.mono_ms);
+        self.mesh.outbound.flush();
+        Ok(())
+    }
+
+    fn take_control(&mut self) {
+        while let Ok(control) = self.control.try_recv() {
+            match control {
+                Control::Status(answer) => drop(answer.try_send(self.status())),
+                Control::Drain(within_ms) => {
+                    if let Err(error) = self.sockets.stop_listening() {
+                        tracing::warn!(%error, "the listeners cannot be closed");
+                    }
+                    self.edge.handle(self.now, EdgeEvent::Drain { within_ms }, &mut self.actions);
+                    self.perform_all();
+                }
+                Control::Stop => self.become_stopping(),
+            }
+        }
+    }
+
+    fn become_stopping(&mut self) {
+        self.edge.handle(self.now, EdgeEvent::Stop, &mut self.actions);
+        self.perform_all();
+        self.stopping = true;
+    }
+
+    /// Whether nothing is left to do; closes the engine once everything was appended.
+    fn has_ended(&mut self) -> bool {
+        let ((pending, _), _, _) = self.core.waiting();
+        if pending > 0 || !self.mesh.inbound.is_idle() || self.connections.sessions().next().is_some() {
+            return false;
+        }
+        if !self.engine.is_closed() {
+            self.engine.close();
+        }
+        self.engine.is_closed()
+    }
+
+    /// Everything stored is known: clients may come.
+    fn on_recovered(&mut self, complete: bool) -> std::io::Result<()> {
+        self.core.handle(self.now, CoreEvent::Recovered { complete }, &mut self.actions);
+        self.perform_all();
+        for listener in self.listeners.drain(..) {
+            self.sockets.listen(listener)?;
+        }
+        self.seat.ready();
+        Ok(())
+    }
+
+    fn on_socket(&mut self, event: SocketEvent) {
+        match event {
+            SocketEvent::Accepted(_, fd) => self.on_accepted(fd),
+            SocketEvent::AcceptFailed(_, error) => {
+                self.counts.accept_failed += 1;
+                tracing::warn!(%error, executor = self.seat.executor, "a client could not be accepted");
+            }
+            SocketEvent::Readable(key) | SocketEvent::Hangup(key) => self.on_readable(key),
+            SocketEvent::Writable(key) => {
+                if let Some(session) = self.connections.session(key) {
+                    self.connections.on_writable(session);
+                }
+            }
+        }
+    }
+
+    fn on_accepted(&mut self, fd: OwnedFd) {
+        if self.node_connections.fetch_add(1, Ordering::Relaxed) >= self.names.connections_max || self.stopping {
+            self.node_connections.fetch_sub(1, Ordering::Relaxed);
+            self.counts.connections_max += 1;
+            return;
+        }
+        match self.sockets.adopt_once(fd) {
+            Ok(key) => {
+                let session = self.connections.open(key);
+                self.edge.handle(self.now, EdgeEvent::Opened(session), &mut self.actions);
+            }
+            Err(error) => {
+                self.node_connections.fetch_sub(1, Ordering::Relaxed);
+                tracing::warn!(%error, "a client cannot be watched");
+            }
+        }
+    }
+
+    /// Reads a connection, within its share of the turn.
+    fn on_readable(&mut self, key: ConnectionKey) {
+        let Some(session) = self.connections.session(key) else { return };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut may_have_more = true;
+        for _ in 0..READS_PER_TURN {
+            match self.connections.fill(&self.sockets, session, &mut scratch) {
+                Input::Bytes(length, more) => {
+                    self.on_bytes(session, &scratch[..length]);
+                    may_have_more = more;
+                }
+                Input::Nothing => may_have_more = false,
+                Input::Ended => {
+                    self.on_ended(session);
+                    may_have_more = false;
+                }
+            }
+            if !may_have_more || self.connections.session(key).is_none() {
+                break;
+            }
+        }
+        self.scratch = scratch;
+        if may_have_more {
+            self.unread.push(key);
+        } else if self.connections.watch_opening(&mut self.sockets, session).is_err() {
+            self.on_ended(session);
+        }
+    }
+
+    /// Frames of a client, whole ones and at last perhaps the beginning of one.
+    fn on_bytes(&mut self, session: SessionId, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !self.connections.is_closing(session) {
+            match frame::decode_client(rest, self.connections.frame_bytes_max(session)) {
+                Ok(Decoded::Frame { frame, used }) => {
+                    if self.connections.is_opening(session) {
+                        if let Some(home) = self.elsewhere(&frame) {
+                            return self.hand_over(session, home, rest);
+                        }
+                        self.edge.handle(self.now, EdgeEvent::Frame(session, frame), &mut self.actions);
+                        self.perform_all();
+                    } else {
+                        self.edge.handle(self.now, EdgeEvent::Frame(session, frame), &mut self.actions);
+                    }
+                    rest = &rest[used..];
+                }
+                Ok(Decoded::NeedMore { .. }) => {
+                    self.connections.keep_cut(session, rest);
+                    break;
+                }
+                Err(error) => {
+                    self.edge.handle(self.now, EdgeEvent::Garbage(session, error.code()), &mut self.actions);
+                    break;
+                }
+            }
+        }
+        self.perform_all();
+    }
+
+    /// The executor that a HELLO belongs to, if that is another one.
+    fn elsewhere(&self, frame: &ClientFrame<'_>) -> Option<usize> {
+        let ClientFrame::Hello(hello) = frame else { return None };
+        if !is_user(hello.user) {
+            return None;
+        }
+        let home = usize::from(slot_of(hello.user).home(self.seat.executors as u16).0);
+        (home != self.seat.executor).then_some(home)
+    }
+
+    /// Gives a connection to the home executor of its user, with everything that it has sent.
+    fn hand_over(&mut self, session: SessionId, home: usize, bytes: &[u8]) {
+        self.edge.handle(self.now, EdgeEvent::Gone(session), &mut self.actions);
+        match self.connections.release(&mut self.sockets, session) {
+            Ok(fd) => {
+                self.counts.handed_over += 1;
+                self.mesh.outbound.push(home, MeshItem::Connection(Box::new((fd, bytes.to_vec()))));
+            }
+            Err(error) => {
+                tracing::error!(%error, "a connection cannot be handed over");
+                self.end_connection(session);
+            }
+        }
+    }
+
+    fn on_handed_over(&mut self, fd: OwnedFd, bytes: &[u8]) {
+        match self.sockets.adopt_once(fd) {
+            Ok(key) => {
+                let session = self.connections.open(key);
+                self.edge.handle(self.now, EdgeEvent::Opened(session), &mut self.actions);
+                self.on_bytes(session, bytes);
+            }
+            Err(error) => {
+                self.node_connections.fetch_sub(1, Ordering::Relaxed);
+                tracing::warn!(%error, "a client that was handed over cannot be watched");
+            }
+        }
+    }
+
+    /// The client is gone.
+    fn on_ended(&mut self, session: SessionId) {
+        self.edge.handle(self.now, EdgeEvent::Gone(session), &mut self.actions);
+        self.end_connection(session);
+        self.perform_all();
+    }
+
+    fn end_connection(&mut self, session: SessionId) {
+        self.connections.close(&mut self.sockets, session);
+        self.node_connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn take_from_mesh(&mut self) {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        self.mesh.inbound.drain(MESH_BUDGET, |_, item| arrived.push(item));
+        for item in arrived.drain(..) {
+            match item {
+                MeshItem::Peer(peer) => self.on_peer(peer),
+                MeshItem::Connection(handed) => {
+                    let (fd, bytes) = *handed;
+                    self.on_handed_over(fd, &bytes);
+                }
+            }
+            self.perform_all();
+        }
+        self.arrived = arrived;
+    }
+
+    /// A message between the machines, at this executor.
+    fn on_peer(&mut self, peer: Peer) {
+        match peer {
+            Peer::Edge { message, .. } => self.edge.handle(self.now, EdgeEvent::Peer(message), &mut self.actions),
+            Peer::Core { message, .. } => {
+                let from = self.names.node_id;
+                self.core.handle(self.now, CoreEvent::Peer(from, message), &mut self.actions);
+            }
+            Peer::Cores { message, .. } => {
+                let from = self.names.node_id;
+                self.core.handle(self.now, CoreEvent::Cores(from, message), &mut self.actions);
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now_ms = self.now.mono_ms;
+        if self.edge.next_deadline().is_some_and(|deadline| deadline <= now_ms) {
+            self.edge.handle(self.now, EdgeEvent::Tick, &mut self.actions);
+            self.perform_all();
+        }
+        if self.core.next_deadline().is_some_and(|deadline| deadline <= now_ms) {
+            self.core.handle(self.now, CoreEvent::Tick, &mut self.actions);
+            self.perform_all();
+        }
+        while let Some(session) = self.connections.take_lingering(now_ms) {
+            self.on_ended(session);
+        }
+    }
+
+    /// Performs actions, and those that follow from them within this executor.
+    fn perform_all(&mut self) {
+        while !self.actions.is_empty() {
+            let mut actions = std::mem::replace(&mut self.actions, std::mem::take(&mut self.spare));
+            for action in actions.drain(..) {
+                self.perform(action);
+            }
+            self.spare = actions;
+        }
+    }
+
+    /// What an action means.
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Peer(peer) => self.send(peer),
+            Action::Deliver { session, sequence, message } => {
+                let sender = message.key.sender.as_str();
+                let (id, sent_at, body) = (message.key.id, message.sent_at, &message.body);
+                self.frame(session, ServerFrame::Deliver(Deliver { sequence, id, sent_at, sender, body }));
+            }
+            Action::Confirm { session, level, run: (first, last) } => {
+                let Some(out) = self.connections.out(session) else { return };
+                let (level, copies) = match level {
+                    Level::Stored { copies } => (frame::LEVEL_STORED, copies),
+                    Level::Delivered => (frame::LEVEL_DELIVERED, 0),
+                };
+                frame::confirm(out, level, copies, &[(first.0, last.0)]);
+                self.check_overfull(session);
+            }
+            Action::Refuse { session, sequence, refusal } => {
+                self.counts.refused += 1;
+                let (code, wait_ms) = (refusal.code.number(), refusal.wait_ms);
+                self.frame(session, ServerFrame::Refused { sequence, code, wait_ms, reason: refusal.code.name() });
+            }
+            Action::Presence { session, request, user, state } => {
+                let (state, last_seen) = match state {
+                    PresenceState::Offline { last_seen } => (frame::STATE_OFFLINE, last_seen),
+                    PresenceState::Online => (frame::STATE_ONLINE, 0),
+                    PresenceState::Unknown => (frame::STATE_UNKNOWN, 0),
+                };
+                self.frame(session, ServerFrame::Presence { request, state, last_seen, user: user.as_str() });
+            }
+            Action::Pong { session, token } => self.frame(session, ServerFrame::Pong { token }),
+            Action::Drain { session, wait_ms } => self.frame(session, ServerFrame::Drain { wait_ms }),
+            Action::Welcome { session, capabilities, clock_ms, .. } => self.welcome(session, capabilities, clock_ms),
+            Action::Close { session, farewell } => self.close(session, &farewell),
+            Action::Storage(request) => self.engine.request(request),
+            Action::Lost { user, id } => tracing::error!(%user, %id, "a stored message was lost to a damaged disk"),
+        }
+    }
+
+    /// To another half: here, at another executor, or at another node.
+    fn send(&mut self, peer: Peer) {
+        let executors = self.seat.executors as u16;
+        let (node, home) = match &peer {
+            Peer::Core { node, slot, .. } => (*node, usize::from(slot.home(executors).0)),
+            Peer::Edge { at, .. } => (at.node, usize::from(at.executor.0)),
+            Peer::Cores { node, .. } => (*node, self.seat.executor),
+        };
+        debug_assert_eq!(node, self.names.node_id, "placement names no other node yet");
+        if home == self.seat.executor {
+            self.on_peer(peer);
+        } else {
+            self.mesh.outbound.push(home, MeshItem::Peer(peer));
+        }
+    }
+
+    fn frame(&mut self, session: SessionId, frame: ServerFrame<'_>) {
+        if let Some(out) = self.connections.out(session) {
+            frame.encode(out);
+            self.check_overfull(session);
+        }
+    }
+
+    fn check_overfull(&mut self, session: SessionId) {
+        if self.connections.is_overfull(session) {
+            self.counts.out_bytes_max += 1;
+            self.edge.handle(self.now, EdgeEvent::Overfull(session), &mut self.actions);
+        }
+    }
+
+    fn welcome(&mut self, session: SessionId, capabilities: u64, clock: u64) {
+        if let Err(error) = self.connections.welcome(&mut self.sockets, session) {
+            tracing::warn!(%error, "a client cannot be watched");
+        }
+        let names = self.names.clone();
+        self.frame(session, ServerFrame::Welcome(names.welcome(capabilities, clock)));
+    }
+
+    fn close(&mut self, session: SessionId, farewell: &Farewell) {
+        let (code, wait_ms, reason) = (farewell.code.number(), farewell.wait_ms, farewell.reason);
+        tracing::debug!(code = farewell.code.name(), reason, "a connection is closed");
+        if let Some(out) = self.connections.out(session) {
+            ServerFrame::Close { code, wait_ms, reason }.encode(out);
+        }
+        self.connections.close_when_written(&mut self.sockets, session, self.now.mono_ms);
+    }
+
+    fn write(&mut self) {
+        let mut broken = std::mem::take(&mut self.broken);
+        self.connections.write_dirty(&mut self.sockets, |session| broken.push(session));
+        for session in broken.drain(..) {
+            self.on_ended(session);
+        }
+        self.broken = broken;
+    }
+
+    /// Sleeps until there is something to do; gives glommio's own work its share.
+    async fn rest(&mut self) -> std::io::Result<()> {
+        if !self.unread.is_empty() {
+            return self.sockets.give_way().await;
+        }
+        let deadlines = [self.edge.next_deadline(), self.core.next_deadline(), self.connections.next_lingering_ms()];
+        // An engine with work under way wants to be asked once per second.
+        let engine = self.engine.is_busy().then_some(self.now.mono_ms + ENGINE_TICK_MS);
+        let deadline = deadlines.into_iter().flatten().chain(engine).min();
+        let sleep = Sleep {
+            deadline: deadline.map(|ms| self.started + Duration::from_millis(ms)),
+            has_company: self.engine.is_busy(),
+        };
+        let (mesh, control) = (&self.mesh, &self.control);
+        let engine = &self.engine;
+        self.sockets.sleep(sleep, || mesh.inbound.is_idle() && control.is_empty() && !engine.has_events()).await?;
+        self.sockets.give_way().await
+    }
+}

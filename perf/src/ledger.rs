@@ -201,17 +201,18 @@ impl Ledger {
     /// Own messages were confirmed, perhaps for the second time.
     #[inline]
     pub fn on_confirmed(&mut self, (first, last): (u64, u64), level: Level, now_ns: u64, harvest: &mut Harvest) {
-        let is_again = last <= self.confirmed && level == Level::Delivered;
-        if is_again {
+        let is_again = last <= self.confirmed;
+        if is_again && level == Level::Delivered {
             return;
         }
         let is_level_wrong = self.duty.level.is_some_and(|wanted| wanted != level);
-        if first > self.confirmed + 1 || last > self.sent || last <= self.confirmed || is_level_wrong {
-            return self.on_misconfirmed((first, last), level, harvest);
+        if is_again || first > self.confirmed + 1 || last > self.sent || is_level_wrong {
+            self.on_misconfirmed((first, last), level, harvest);
         }
-        let newly = last - self.confirmed;
-        self.note_confirmations(last, now_ns, &mut harvest.confirmation);
-        self.confirmed = last;
+        let (first, last) = (first.max(self.confirmed + 1), last.min(self.sent));
+        let newly = (last + 1).saturating_sub(first);
+        self.note_confirmations((first, last), now_ns, &mut harvest.confirmation);
+        self.confirmed = self.confirmed.max(last);
         harvest.confirmed += newly;
         if level == Level::Stored {
             harvest.stored += newly;
@@ -222,9 +223,9 @@ impl Ledger {
     }
 
     #[inline]
-    fn note_confirmations(&self, last: u64, now_ns: u64, latencies: &mut Latencies) {
+    fn note_confirmations(&self, (first, last): (u64, u64), now_ns: u64, latencies: &mut Latencies) {
         let is_kept = self.sent - self.confirmed <= self.sent_ns.len() as u64;
-        for number in self.confirmed + 1..=last {
+        for number in first..=last {
             if is_kept {
                 latencies.note(now_ns.saturating_sub(self.sent_ns[self.slot(number)]));
             }
@@ -301,10 +302,10 @@ mod tests {
         ledger.on_confirmed((1, 1), Level::Delivered, 6, &mut harvest);
         assert_eq!((harvest.confirmed, harvest.stored, harvest.faults.is_empty()), (2, 2, true));
         assert_eq!(numbers(&mut ledger), [3, 4]);
-        for wrong in [(4, 4), (3, 5), (2, 2)] {
+        for (wrong, newly) in [((2, 2), 0), ((4, 4), 1), ((3, 5), 0), ((5, 6), 0)] {
             let mut harvest = Harvest::default();
             ledger.on_confirmed(wrong, Level::Stored, 6, &mut harvest);
-            assert_eq!(harvest.faults.misconfirmed, 1, "{wrong:?}");
+            assert_eq!((harvest.faults.misconfirmed, harvest.confirmed), (1, newly), "{wrong:?}");
         }
     }
 }

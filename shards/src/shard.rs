@@ -284,16 +284,20 @@ impl Shard {
     ) {
         let key = entry.key();
         let bytes = u64::from(entry.bytes);
-        entry.content = Content::Unlogged(self.cells.put(message.sent_at, message.body));
+        let sent_at = message.sent_at;
+        entry.content = Content::Unlogged(self.cells.put(sent_at, message.body));
         self.counts.appended += 1;
         self.unlogged_bytes += bytes;
-        let present = mailbox.presence.drains().is_some() && self.can_send(mailbox.slot);
+        let log_delay_ms = self.config.limits.log_delay_ms;
+        // A message that comes back from a slow recipient's edge has waited already.
+        let is_fresh = turn.now.wall_ms().saturating_sub(sent_at) < log_delay_ms;
+        let present = is_fresh && mailbox.presence.drains().is_some() && self.can_send(mailbox.slot);
         let held = mailbox.held();
         held.bytes += bytes;
         held.inbox.insert(entry);
-        held.unlogged.push_back((turn.now.mono_ms + self.config.limits.log_delay_ms, key));
+        held.unlogged.push_back((turn.now.mono_ms + log_delay_ms, key));
+        self.pump(turn, mailbox);
         if present {
-            self.pump(turn, mailbox);
             self.arm(turn.now, id, mailbox);
         }
         if !present || self.unlogged_bytes > self.config.limits.unlogged_bytes_max {

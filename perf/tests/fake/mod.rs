@@ -141,8 +141,9 @@ impl World {
         if self.messages == 100 {
             return self.on_hundredth(recipient, message, fault);
         }
+        let behind = self.held.take_if(|(_, held)| held.sender == message.sender);
         self.take(recipient, message, LEVEL_STORED);
-        if let Some((recipient, message)) = self.held.take_if(|_| self.messages > 100) {
+        if let Some((recipient, message)) = behind {
             self.take(recipient, message, LEVEL_STORED);
         }
         true

@@ -209,8 +209,8 @@ fn presence_is_told_and_ends() {
     let mut script = Script::new(cluster(1, 2));
     script.login(A, 1).login(B, 2).then(&[Op::Lookup { client: A, about: B, watch: true }]);
     assert_eq!(script.world.clients[A].seen[&B], PresenceState::Online);
-    script.world.clients[B].away_until_us = u64::MAX;
-    script.then(&[Op::Vanish(B), Op::Cut { client: B, keep_up: 0, keep_down: 0 }]);
+    script.world.clients[B].is_out = true;
+    script.then(&[Op::Cut { client: B, keep_up: 0, keep_down: 0 }]);
     assert!(matches!(script.world.clients[A].seen[&B], PresenceState::Offline { last_seen } if last_seen > 0));
 }
 

@@ -16,6 +16,9 @@ use crate::ledger::ConnectionIx;
 use crate::plan::Plan;
 use crate::world::World;
 
+/// Messages between the halves of an executor in one turn, in thousands of which an endless exchange is told.
+const LOCAL_MAX: u32 = 100;
+
 /// Which half of an executor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Half {
@@ -220,11 +223,14 @@ impl World {
     }
 
     fn take_local(&mut self, node: usize, executor: usize) {
+        let mut count = 0;
         while self.broken.is_none()
             && let Some(this) = self.processes[node].executors.get_mut(executor)
             && let Some(parcel) = this.local.pop_front()
         {
             self.open(node, executor, node, parcel);
+            count += 1;
+            self.judge_ticks(count / LOCAL_MAX);
         }
     }
 

@@ -1,0 +1,207 @@
+//! Real processes for black-box tests: nodes on free ports with their own directories, and commands with a deadline.
+#![allow(dead_code)]
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+/// Slow machines that run several tests at a time still keep to this.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a command did.
+pub struct Done {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Done {
+    /// The only line of standard output, as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(self.out.trim()).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
+    }
+}
+
+/// The binary under test, without what the environment of the test could tell it.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iris"));
+    for name in ["IRIS_SERVER", "IRIS_LOG", "STATE_DIRECTORY", "XDG_STATE_HOME", "NOTIFY_SOCKET", "WATCHDOG_USEC"] {
+        command.env_remove(name);
+    }
+    command.args(arguments).env("HOME", "/nonexistent").stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end.
+pub fn run(arguments: &[&str]) -> Done {
+    run_with(command(arguments), "")
+}
+
+/// Runs a command to its end, with this as its standard input.
+pub fn run_with(mut command: Command, input: &str) -> Done {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    // A command that does not read its input may have ended already.
+    drop(stdin.write_all(input.as_bytes()));
+    drop(stdin);
+    let out = drained(child.stdout.take().expect("a pipe"));
+    let err = drained(child.stderr.take().expect("a pipe"));
+    let status = wait(&mut child);
+    Done { code: status.code(), out: out.recv().expect("text"), err: err.recv().expect("text") }
+}
+
+fn drained(mut pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (send, receive) = channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        drop(pipe.read_to_end(&mut bytes));
+        drop(send.send(String::from_utf8_lossy(&bytes).into_owned()));
+    });
+    receive
+}
+
+/// The end of a process, or a panic (and the end of it all the same).
+pub fn wait(child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            return status;
+        }
+        if Instant::now() > deadline {
+            drop(child.kill());
+            drop(child.wait());
+            panic!("process {} does not end", child.id());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Lines of a running process.
+pub struct Lines(Receiver<String>);
+
+impl Lines {
+    pub fn of(stdout: ChildStdout) -> Self {
+        let (send, receive) = channel();
+        std::thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| send.send(line))
+        });
+        Lines(receive)
+    }
+
+    /// The next line; nothing if there is none any more.
+    pub fn next(&self) -> Option<String> {
+        match self.0.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(error) => panic!("no line: {error}"),
+        }
+    }
+
+    /// Skips lines until one has this in it.
+    pub fn until(&self, wanted: &str) -> String {
+        loop {
+            let line = self.next().unwrap_or_else(|| panic!("the output ends without `{wanted}`"));
+            if line.contains(wanted) {
+                return line;
+            }
+        }
+    }
+}
+
+/// A running command, killed when dropped.
+pub struct Running {
+    pub child: Child,
+    pub lines: Lines,
+}
+
+impl Running {
+    /// Standard error goes where that of the test goes.
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary starts");
+        let lines = Lines::of(child.stdout.take().expect("a pipe"));
+        Running { child, lines }
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status();
+        assert!(status.expect("a shell").success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A node on a port of the kernel's choice.
+pub struct Node {
+    /// HOST:PORT.
+    pub address: String,
+    pub running: Running,
+    directory: tempfile::TempDir,
+}
+
+impl Node {
+    /// With one executor: enough for most tests, and light.
+    pub fn start() -> Node {
+        Node::with(&["--executors", "1"])
+    }
+
+    pub fn with(arguments: &[&str]) -> Node {
+        Node::at(tempfile::tempdir().expect("a directory"), arguments)
+    }
+
+    fn at(directory: tempfile::TempDir, arguments: &[&str]) -> Node {
+        let data = directory.path().join("data");
+        let data = data.to_str().expect("UTF-8");
+        let mut command = command(&["serve", "--json", "--listen", "127.0.0.1:0", "--data", data]);
+        command.args(arguments);
+        let running = Running::start(command);
+        let ready = running.lines.next().expect("the node becomes ready");
+        let ready: Value = serde_json::from_str(&ready).expect("JSON");
+        assert_eq!(ready["event"], "ready");
+        assert_eq!(ready["pid"], running.child.id());
+        assert_eq!(ready["listen"][0]["transport"], "tcp");
+        let address = ready["listen"][0]["address"].as_str().expect("an address").to_owned();
+        Node { address, running, directory }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.path().join("data")
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A client command at this node.
+    pub fn client(&self, arguments: &[&str]) -> Command {
+        let mut command = command(arguments);
+        command.env("IRIS_SERVER", &self.address);
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Done {
+        run_with(self.client(arguments), "")
+    }
+
+    /// SIGTERM, and the exit that follows.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.running.signal("TERM");
+        wait(&mut self.running.child)
+    }
+
+    /// Kills the node and starts another on the same data (and another port).
+    pub fn crash_and_restart(self, arguments: &[&str]) -> Node {
+        let Node { running, directory, .. } = self;
+        drop(running);
+        Node::at(directory, arguments)
+    }
+}

@@ -6,6 +6,7 @@
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::signal_name;
 use std::io;
 use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;
@@ -16,6 +17,8 @@ use std::time::Duration;
 const EXIT_INTERRUPTED: i32 = 130;
 /// How often the status line and the watchdog are served.
 const BEAT_MAX: Duration = Duration::from_secs(5);
+/// A year.
+const NEVER: Duration = Duration::from_secs(31_536_000);
 /// An executor that is silent for longer than this keeps the watchdog unfed.
 const STALLED_MS_MAX: u64 = 5_000;
 
@@ -24,7 +27,8 @@ type Announce = Box<dyn Fn(&[SocketAddr]) + Send>;
 
 /// See the module.
 pub struct Service {
-    stop: Receiver<&'static str>,
+    /// Hears once that the process is to stop.
+    stop: Receiver<()>,
     announce: Announce,
     notify: Notify,
 }
@@ -43,8 +47,9 @@ impl Service {
                     std::process::exit(EXIT_INTERRUPTED);
                 }
                 is_stopping = true;
+                tracing::info!(signal = signal_name(signal).unwrap_or("?"), "stopping: clients are asked to leave");
                 // Full: a drain was asked for already.
-                let _ = asked.try_send(if signal == SIGINT { "SIGINT" } else { "SIGTERM" });
+                let _ = asked.try_send(());
             }
         })?;
         Ok(Service { stop, announce: Box::new(announce), notify: Notify::from_environment() })
@@ -62,25 +67,13 @@ impl Service {
     ///
     /// `stalled_ms`: for how long the slowest executor has not answered. `status`: a short line for `systemctl status`.
     pub fn until_stop(&self, stalled_ms: impl Fn() -> u64, status: impl Fn() -> String) {
-        let beat = self.notify.watchdog.map_or(BEAT_MAX, |timeout| (timeout / 3).min(BEAT_MAX));
-        loop {
-            match self.stop.recv_timeout(beat) {
-                Ok(signal) => {
-                    tracing::info!(signal, "stopping: clients are asked to leave");
-                    break;
-                }
-                // The thread of signals never ends before the process.
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => self.beat(stalled_ms(), &status),
-            }
+        while let Err(RecvTimeoutError::Timeout) = self.stop.recv_timeout(self.notify.beat()) {
+            self.beat(stalled_ms(), &status);
         }
         self.notify.send("STOPPING=1\nSTATUS=draining");
     }
 
     fn beat(&self, stalled_ms: u64, status: &impl Fn() -> String) {
-        if !self.notify.is_heard() {
-            return;
-        }
         if stalled_ms > STALLED_MS_MAX {
             tracing::error!(stalled_ms, "an executor does not answer; the watchdog is not fed");
             return;
@@ -105,8 +98,13 @@ impl Notify {
         Notify { socket, watchdog: timeout.filter(|_| is_ours).map(Duration::from_micros) }
     }
 
-    fn is_heard(&self) -> bool {
-        self.socket.is_some()
+    /// Often enough for the watchdog. Without systemd nobody listens, and the process may sleep.
+    fn beat(&self) -> Duration {
+        match (&self.socket, self.watchdog) {
+            (None, _) => NEVER,
+            (Some(_), None) => BEAT_MAX,
+            (Some(_), Some(timeout)) => (timeout / 3).min(BEAT_MAX),
+        }
     }
 
     fn send(&self, state: &str) {

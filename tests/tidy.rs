@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 const MODULE_DOC_LINES_MAX: usize = 5;
-const LINE_CHARS_MAX: usize = 120;
 
 /// Rooms without a concept.
 const BAD_NAMES: [&str; 10] =
@@ -92,15 +91,12 @@ fn none(complaints: &[String]) {
 }
 
 #[test]
-fn files_and_lines_are_short() {
+fn files_are_short() {
     let mut complaints = Vec::new();
     for file in everything() {
         let lines = file.text.lines().count();
         if lines > FILE_LINES_MAX {
             complaints.push(format!("{} has {lines} lines, at most {FILE_LINES_MAX}", file.path));
-        }
-        for (at, line) in file.text.lines().enumerate().filter(|(_, line)| line.chars().count() > LINE_CHARS_MAX) {
-            complaints.push(format!("{}:{} has {} characters", file.path, at + 1, line.chars().count()));
         }
     }
     none(&complaints);
@@ -141,8 +137,9 @@ fn every_file_says_what_it_is() {
         if lines == 0 {
             complaints.push(format!("{} does not begin with a module doc", file.path));
         }
-        // The crates' front pages are tours.
-        if lines > MODULE_DOC_LINES_MAX && !file.path.ends_with("lib.rs") && !file.is_test() {
+        // The crates' front pages are tours, and the format of records is specified in its place.
+        let may_be_long = file.path.ends_with("lib.rs") || file.path == "shards/src/record.rs" || file.is_test();
+        if lines > MODULE_DOC_LINES_MAX && !may_be_long {
             complaints.push(format!("{} has a module doc of {lines} lines, at most {MODULE_DOC_LINES_MAX}", file.path));
         }
     }

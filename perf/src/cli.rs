@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Load generator and measurements for Iris and its peers. It is a checker too: exit code 3 says that a message was lost,
-/// repeated, out of order or not confirmed.
+/// Load generator and measurements for Iris and its peers. It is a checker too: exit code 3 says that a message was
+/// lost, repeated, out of order or not confirmed.
 #[derive(Debug, Parser)]
 #[command(version, name = "iris-perf")]
 pub struct Cli {

@@ -1,5 +1,5 @@
-//! `compare`: Iris and a peer in turn, A B A B, each run with a fresh server. The ratio is made from neighbours in time, so
-//! that slow changes of the machine cancel out; more is always better for Iris.
+//! `compare`: Iris and a peer in turn, A B A B, each run with a fresh server. The ratio is made from neighbours in
+//! time, so that slow changes of the machine cancel out; more is always better for Iris.
 
 use crate::cli::{CompareArgs, Scenario};
 use crate::measured::Peer;

@@ -1,6 +1,6 @@
 //! The accounts of one user: what it sent, what of that was confirmed, what it heard from whom, and what it owes. It
-//! decides what is sent next, and it is the checker: every message exactly once, in the order of sending, from the right
-//! sender, every confirmation in order and for something that was sent.
+//! decides what is sent next, and it is the checker: every message exactly once, in the order of sending, from the
+//! right sender, every confirmation in order and for something that was sent.
 //!
 //! One recipient per user: then first confirmations come in order, whatever the path.
 
@@ -284,7 +284,8 @@ mod tests {
 
     #[test]
     fn loss_repetition_and_strangers_are_found() {
-        let faults = |numbers: &[u64], origin| hear(&mut Ledger::new(duty(Behaviour::Listen), 9), numbers, origin).faults;
+        let faults =
+            |numbers: &[u64], origin| hear(&mut Ledger::new(duty(Behaviour::Listen), 9), numbers, origin).faults;
         assert_eq!((faults(&[1, 4], 7).skipped, faults(&[1, 4], 7).repeated), (2, 0));
         assert_eq!((faults(&[1, 1], 7).skipped, faults(&[1, 1], 7).repeated), (0, 1));
         assert_eq!((faults(&[1, 3, 2], 7).skipped, faults(&[1, 3, 2], 7).repeated), (1, 1));

@@ -1,8 +1,8 @@
 //! The load generator: a crew of threads, each with its own epoll and its users' connections.
 //!
-//! A thread's loop is one for every peer: wait, then for each ready connection read once, decode everything, and write once
-//! what that calls for (acknowledgement and answers together). Nothing is allocated per message. The main thread moves the
-//! crew through its phases by the board, and reads the threads' tallies there while they run.
+//! A thread's loop is one for every peer: wait, then for each ready connection read once, decode everything, and write
+//! once what that calls for (acknowledgement and answers together). Nothing is allocated per message. The main thread
+//! moves the crew through its phases by the board, and reads the threads' tallies there while they run.
 
 mod board;
 mod busy;

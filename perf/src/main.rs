@@ -1,7 +1,7 @@
 //! `iris-perf`: load generator, measurements and checker for Iris and its peers.
 //!
-//! Reading order: `body` and `ledger` (what a message carries, what is checked), `wire` (protocols), `load` (threads and
-//! their loop), `measured` (the server and the machine), `scenario` (what is run), `compare`, `report`.
+//! Reading order: `body` and `ledger` (what a message carries, what is checked), `wire` (protocols), `load` (threads
+//! and their loop), `measured` (the server and the machine), `scenario` (what is run), `compare`, `report`.
 #![forbid(unsafe_code)]
 
 mod body;

@@ -1,5 +1,5 @@
-//! What a run prints: one JSON object per run for machines, a table for people, both from the same fields. Names end in their
-//! unit; times are µs unless the name says otherwise.
+//! What a run prints: one JSON object per run for machines, a table for people, both from the same fields. Names end in
+//! their unit; times are µs unless the name says otherwise.
 
 use crate::ledger::Faults;
 use crate::measured::environment;

@@ -1,6 +1,6 @@
 //! What a client says to a peer and hears from it: one file per peer's protocol, all driven by the same loop, so that
-//! client cost is equal. A wire keeps the protocol's own numbers (sequences, acknowledgements due) of one connection; who
-//! sends what and when, and whether it arrived, is the ledger's.
+//! client cost is equal. A wire keeps the protocol's own numbers (sequences, acknowledgements due) of one connection;
+//! who sends what and when, and whether it arrived, is the ledger's.
 
 mod iris;
 mod raw;

@@ -72,7 +72,9 @@ fn broken_promises_are_noticed() {
     ];
     for (fault, name) in expected {
         let address = fake::start(fault);
-        let output = perf(&format!("relay --pairs 1 --window 4 --seconds 0.3 --warm-up-ms 50 --settle-ms 300 --server {address}"));
+        let output = perf(&format!(
+            "relay --pairs 1 --window 4 --seconds 0.3 --warm-up-ms 50 --settle-ms 300 --server {address}"
+        ));
         let result = result(&output);
         assert_eq!(output.status.code(), Some(3), "{fault:?}: {result}");
         assert!(number(&result["faults"][name]) >= 1.0, "{fault:?}: {result}");

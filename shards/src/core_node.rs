@@ -108,8 +108,8 @@ impl CoreNode {
                     self.shard.on_ack(turn, at, &keys);
                 }
             }
-            ToCore::Register { user, login, phase, drain } => {
-                self.shard.on_register(turn, self.mailboxes.open(&user), login, (phase, drain));
+            ToCore::Register { user, login, phase, drain, again } => {
+                self.shard.on_register(turn, self.mailboxes.open(&user), login, (phase, drain, again));
             }
             ToCore::Unregister { user, login } => {
                 if let Some(at) = self.mailboxes.find(&user) {

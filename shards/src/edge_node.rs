@@ -36,7 +36,7 @@ pub struct EdgeConfig {
     pub limits: EdgeLimits,
     /// Who keeps what.
     pub placement: Arc<Placement>,
-    /// Makes jitter and hashing differ between nodes.
+    /// Another one at each start of the process: jitter, hashing and logins depend on it.
     pub seed: u64,
 }
 
@@ -251,6 +251,7 @@ impl EdgeNode {
         }
         let stamp = self.next_stamp(now, 0);
         let at = Location { node: self.config.node, executor: self.config.executor, session };
+        let boot = (self.config.seed >> 32 ^ self.config.seed) as u32;
         let capabilities = hello.capabilities & CAPABILITY_PRESENCE;
         let (seats, _, mut edge) = self.split(now, out);
         if edge.reachable(crate::slot::slot_of(user.as_bytes())).next().is_none() {
@@ -259,7 +260,7 @@ impl EdgeNode {
         }
         edge.counts.logins += 1;
         edge.out.push(Action::Welcome { session, user: user.clone(), capabilities, clock_ms: now.wall_ms() });
-        let taken = Session::open(&mut edge, user, Login { stamp, at });
+        let taken = Session::open(&mut edge, user, Login { stamp, at, boot });
         seats[session.0 as usize] = Seat::Taken(Box::new(taken));
         if self.sessions == 0 {
             self.sweep_ms = now.mono_ms + SWEEP_MS;

@@ -197,8 +197,10 @@ pub struct Location {
 pub struct Login {
     /// The larger of the highest known stamp + 1 and the edge's clock in µs.
     pub stamp: u64,
-    /// Where the session is; makes the login unique.
+    /// Where the session is.
     pub at: Location,
+    /// Which start of that edge: with the place it makes the login unique, whatever the clock did.
+    pub boot: u32,
 }
 
 /// Counts the refusals of a session (delivery rule 5): a grant of an older phase is void.

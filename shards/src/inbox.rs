@@ -172,15 +172,13 @@ impl Inbox {
         }
     }
 
-    /// Whether there may be an entry of this sender below this id. Looks at no more than `most` entries and says yes
-    /// when that was not enough.
-    pub fn has_older(&self, sender: SenderRef, id: MessageId, most: usize) -> bool {
-        for (looked, entry) in self.iter().take_while(|entry| entry.id < id).enumerate() {
-            if entry.sender == sender || looked >= most {
-                return true;
-            }
-        }
-        false
+    /// Whether there may be an entry of this sender that a later message must not overtake and that its session may not
+    /// know of: below this id, or with a return address that is not `ours`. Looks at no more than `most` entries and says
+    /// yes when that was not enough.
+    pub fn has_other(&self, sender: SenderRef, id: MessageId, most: usize, ours: impl Fn(u16) -> bool) -> bool {
+        self.iter().enumerate().any(|(looked, entry)| {
+            looked >= most || (entry.sender == sender && (entry.id < id || !ours(entry.epoch)))
+        })
     }
 
     /// All entries in order.
@@ -284,8 +282,9 @@ mod tests {
         let mut inbox = Inbox::default();
         inbox.insert(entry(1, bob));
         inbox.insert(entry(2, alice));
-        assert!(!inbox.has_older(alice, MessageId::v7(2, 0), 10));
-        assert!(inbox.has_older(alice, MessageId::v7(3, 0), 10));
-        assert!(inbox.has_older(alice, MessageId::v7(2, 0), 0));
+        assert!(!inbox.has_other(alice, MessageId::v7(2, 0), 10, |_| true));
+        assert!(inbox.has_other(alice, MessageId::v7(3, 0), 10, |_| true));
+        assert!(inbox.has_other(alice, MessageId::v7(1, 0), 10, |_| false));
+        assert!(inbox.has_other(alice, MessageId::v7(2, 0), 0, |_| true));
     }
 }

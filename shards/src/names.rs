@@ -121,7 +121,7 @@ mod tests {
     use crate::id::{ExecutorId, Location, NodeId, SessionId};
 
     fn login(stamp: u64) -> Login {
-        Login { stamp, at: Location { node: NodeId(1), executor: ExecutorId(0), session: SessionId(1) } }
+        Login { stamp, at: Location { node: NodeId(1), executor: ExecutorId(0), session: SessionId(1) }, boot: 0 }
     }
 
     #[test]

@@ -64,6 +64,9 @@ pub enum ToCore {
         phase: Phase,
         /// Whether this core is to send from the inbox.
         drain: bool,
+        /// Whether this core was told of the session before. Then a higher login that it knows is a newer one, and not
+        /// a clock that was ahead.
+        again: bool,
     },
     /// A session has ended; counts only if this login is the one registered.
     Unregister {

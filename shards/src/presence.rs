@@ -92,7 +92,7 @@ mod tests {
     use crate::id::{ExecutorId, NodeId, SessionId};
 
     fn login(stamp: u64) -> Login {
-        Login { stamp, at: Location { node: NodeId(0), executor: ExecutorId(0), session: SessionId(0) } }
+        Login { stamp, at: Location { node: NodeId(0), executor: ExecutorId(0), session: SessionId(0) }, boot: 0 }
     }
 
     #[test]

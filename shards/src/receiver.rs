@@ -21,7 +21,7 @@ enum Source {
     Direct(ReturnAddress),
     /// The drain core.
     Inbox,
-    /// It was direct and was bounced after the client was shown it: it will come back through the inbox.
+    /// The client was shown it, then it was bounced or its drain core was lost: it will come back through the inbox.
     Bounced,
     /// Acknowledged, or not remembered any more.
     Done,
@@ -48,10 +48,9 @@ pub struct Receiver {
     first: u64,
     /// Unacknowledged ones before `first`: a client that acknowledges in a strange order costs a map, not a window.
     stragglers: BTreeMap<u64, Delivery>,
-    /// What the client was shown and a sender's edge was told to send through the inbox (rule 17): the sequence of the
-    /// delivery, or 0 once the client has taken it.
+    /// The `Bounced` deliveries by key (rule 17): the sequence, or 0 once the client has taken it.
     shown: BTreeMap<Key, u64>,
-    /// Direct and bounced deliveries without an acknowledgement.
+    /// Deliveries without an acknowledgement that are direct or bounced.
     direct_messages: u32,
     direct_bytes: u32,
     /// A timer of this session is armed.
@@ -153,11 +152,17 @@ impl Receiver {
         }
     }
 
-    /// The drain core is lost, or sends everything anew: its deliveries are not waited for any more (rule 13).
+    /// The drain core is lost, or sends everything anew: nobody waits for its deliveries any more (rule 13), but the
+    /// client was shown them.
     pub fn forget_inbox(&mut self) {
-        let deliveries = self.stragglers.values_mut().chain(&mut self.recent);
-        for delivery in deliveries.filter(|delivery| delivery.source == Source::Inbox) {
-            delivery.source = Source::Done;
+        let stragglers = self.stragglers.iter_mut().map(|(&sequence, delivery)| (sequence, delivery));
+        for (sequence, delivery) in stragglers.chain((self.first..).zip(&mut self.recent)) {
+            if delivery.source == Source::Inbox {
+                delivery.source = Source::Bounced;
+                self.shown.insert(delivery.key.clone(), sequence);
+                self.direct_messages += 1;
+                self.direct_bytes += delivery.bytes;
+            }
         }
     }
 

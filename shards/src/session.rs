@@ -75,6 +75,8 @@ pub struct Session {
     pub me: Identity,
     /// Its first stamp: answers to this and every later login of the session are for it.
     first_stamp: u64,
+    /// Which replicas of the slot were told of this session: bit n is the n-th in order of preference.
+    told: u8,
     next_send: u64,
     /// When the client last said something, in monotonic ms.
     pub heard_ms: u64,
@@ -93,6 +95,7 @@ impl Session {
         let mut session = Session {
             me,
             first_stamp: login.stamp,
+            told: 0,
             next_send: 1,
             heard_ms: edge.now.mono_ms,
             router: Router::default(),
@@ -106,7 +109,8 @@ impl Session {
 
     /// Whether this login is, or was, that of this session.
     pub fn was(&self, login: Login) -> bool {
-        login.at == self.me.login.at && (self.first_stamp..=self.me.login.stamp).contains(&login.stamp)
+        (login.at, login.boot) == (self.me.login.at, self.me.login.boot)
+            && (self.first_stamp..=self.me.login.stamp).contains(&login.stamp)
     }
 
     /// A frame of the client. An error ends the session.
@@ -291,10 +295,14 @@ impl Session {
         }
     }
 
-    fn register(&self, edge: &mut Edge<'_>, core: NodeId) {
+    fn register(&mut self, edge: &mut Edge<'_>, core: NodeId) {
         let (user, login, phase) = (self.me.user.clone(), self.me.login, self.receiver.phase);
         let drain = self.receiver.drain == Some(core);
-        let message = ToCore::Register { user, login, phase, drain };
+        let place = edge.placement.replicas(self.me.slot).iter().position(|&replica| replica == core);
+        let bit = place.map_or(0, |place| 1 << (place % 8));
+        let again = self.told & bit != 0;
+        self.told |= bit;
+        let message = ToCore::Register { user, login, phase, drain, again };
         edge.out.push(Action::Peer(Peer::Core { node: core, slot: self.me.slot, message }));
     }
 

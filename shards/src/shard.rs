@@ -167,8 +167,8 @@ pub struct Shard {
     /// Tombstones that found no room on the disk.
     unwritten: VecDeque<(MailboxId, EntryKey, Option<Place>)>,
     timers: Wheel<MailboxId>,
-    /// When edges other than this node's own were last heard, in monotonic ms.
-    leases: BTreeMap<(NodeId, ExecutorId), u64>,
+    /// When the executors of other edges were last heard, in monotonic ms; `None` once the lease has ended.
+    leases: BTreeMap<(NodeId, ExecutorId), Option<u64>>,
     reading: sync::Reading,
     unlogged_bytes: u64,
     unflushed_bytes: u64,
@@ -450,13 +450,15 @@ impl Shard {
         }
     }
 
-    /// A grant for this sender, if nothing older of it is here or can be elsewhere (rule 4).
+    /// A grant for this sender, if nothing older of it is here or can be elsewhere, and nothing of a session before (a
+    /// refused message that is sent again has a lower id than what that session stored; rule 4).
     fn grant(&self, mailbox: &Mailbox, (id, sender): EntryKey) -> Option<Box<(MessageId, Grant)>> {
         let grant = mailbox.presence.grant()?;
         if !mutant::is(Mutant::DirectWheneverLocationIsKnown) {
             let in_step = self.complete && self.peers.values().all(|peer| peer.is_up() && peer.is_synced(mailbox.slot));
-            let older = mailbox.held.as_ref().is_some_and(|held| held.inbox.has_older(sender, id, GRANT_LOOKS));
-            if older || !in_step {
+            let ours = |epoch| self.senders.login_of(sender, epoch).is_some();
+            let other = mailbox.held.as_ref().is_some_and(|held| held.inbox.has_other(sender, id, GRANT_LOOKS, ours));
+            if other || !in_step {
                 return None;
             }
         }

@@ -23,7 +23,8 @@ impl Busy {
         Self { cpu_ns, wall_ns: board.now_ns(), waited_ns: waited.unwrap_or(0) }
     }
 
-    /// To be called at each change of phase: holds the start's values while the thread measures, and the difference behind it.
+    /// To be called at each change of phase: holds the start's values while the thread measures, and the difference
+    /// behind it.
     pub fn on_phase(&mut self, before: Phase, phase: Phase, board: &Board) {
         if phase == Phase::Measure {
             *self = Self::now(board);

@@ -1,4 +1,5 @@
-//! One thread of the generator. Edge-triggered epoll: a connection is read until a read comes back short, then written once.
+//! One thread of the generator. Edge-triggered epoll: a connection is read until a read comes back short, then written
+//! once.
 
 use super::board::{Board, Phase};
 use super::busy::Busy;
@@ -49,7 +50,8 @@ impl<W: Wire> Worker<W> {
     pub fn new(board: Arc<Board>, thread: usize, users: Vec<User<W>>, body_bytes: usize) -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for (at, user) in users.iter().enumerate() {
-            let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+            let flags =
+                epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
             epoll::add(&epoll, &user.connection, epoll::EventData::new_u64(at as u64), flags)?;
         }
         let ready = users.iter().filter(|user| !user.wire.logs_in()).count() as u64;

@@ -48,7 +48,8 @@ mod tests {
 
     #[test]
     fn the_longest_turn_is_found() {
-        let status = json!({"executors": [{"turn_us": {"p50": 9000, "max": 12}}, {"turn_us": 40}], "turn_us_max": [7, 8]});
+        let status =
+            json!({"executors": [{"turn_us": {"p50": 9000, "max": 12}}, {"turn_us": 40}], "turn_us_max": [7, 8]});
         assert_eq!(turn_us_max(&status), Some(40.0));
         assert_eq!(turn_us_max(&json!({"turns": 3})), None);
     }

@@ -14,8 +14,8 @@ pub struct Cpus {
 }
 
 impl Cpus {
-    /// Divides `allowed` CPUs: as many as it has executors for the server, the others for the generator. Where none would
-    /// be left over, nothing is pinned.
+    /// Divides `allowed` CPUs: as many as it has executors for the server, the others for the generator. Where none
+    /// would be left over, nothing is pinned.
     pub fn divide(allowed: &[usize], executors: usize) -> Self {
         if executors >= allowed.len() {
             return Self { server: Vec::new(), generator: Vec::new() };

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const READY_LIMIT: Duration = Duration::from_secs(120);
+const LAST_WORDS_BYTES: usize = 4_000;
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// What is measured.
@@ -99,20 +100,28 @@ impl Server {
             }
             Err(error) => {
                 end(&mut child);
-                let log = fs::read_to_string(directory.path().join("log")).unwrap_or_default();
-                Err(error.context(format!("{name} did not start; it said: {}", log.trim())))
+                Err(error.context(format!("{name} did not start; it said:\n{}", last_words(&directory))))
             }
         }
     }
 
-    /// Stops it (SIGTERM) and starts it again on the same data, if it was started here; `between` runs while it is down.
-    /// False, and nothing done, if it runs elsewhere.
-    pub fn restart(&mut self, between: impl FnOnce() -> Result<()>) -> Result<bool> {
-        let Some(mut started) = self.started.take() else { return Ok(false) };
+    /// Stops it (SIGTERM) and starts it again on the same data, if it was started here; `between` runs while it is
+    /// down. Returns the time from starting to being ready; none, and nothing done, if it runs elsewhere.
+    pub fn restart(&mut self, between: impl FnOnce() -> Result<()>) -> Result<Option<Duration>> {
+        let Some(mut started) = self.started.take() else { return Ok(None) };
         stop(&mut started.child)?;
         between()?;
+        let start = Instant::now();
         *self = Self::start_in(&started.launch, started.directory)?;
-        Ok(true)
+        Ok(Some(start.elapsed()))
+    }
+
+    /// The file system that its data is on, by its magic number in hexadecimal where it has no name here.
+    pub fn filesystem(&self) -> Option<String> {
+        let magic = rustix::fs::statfs(self.started.as_ref()?.directory.path()).ok()?.f_type as u64;
+        let names = [(0xef53, "ext4"), (0x0102_1994, "tmpfs"), (0x5846_5342, "xfs"), (0x9123_683e, "btrfs")];
+        let name = names.iter().find(|(known, _)| *known == magic);
+        Some(name.map_or_else(|| format!("{magic:#x}"), |(_, name)| (*name).to_owned()))
     }
 
     /// The process of a server that runs here.
@@ -131,9 +140,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(started) = &mut self.started {
-            end(&mut started.child);
+        let Some(started) = &mut self.started else { return };
+        if let Ok(Some(status)) = started.child.try_wait() {
+            eprintln!("iris-perf: the server ended by itself, {status}; it said:\n{}", last_words(&started.directory));
         }
+        end(&mut started.child);
     }
 }
 
@@ -195,6 +206,12 @@ fn stop(child: &mut Child) -> Result<()> {
     bail!("the server did not stop within {} s of SIGTERM", STOP_LIMIT.as_secs())
 }
 
+/// The end of the server's standard error.
+fn last_words(directory: &TempDir) -> String {
+    let log = fs::read(directory.path().join("log")).unwrap_or_default();
+    String::from_utf8_lossy(&log[log.len().saturating_sub(LAST_WORDS_BYTES)..]).trim().to_owned()
+}
+
 fn end(child: &mut Child) {
     let _gone = child.kill();
     let _reaped = child.wait();
@@ -206,8 +223,9 @@ mod tests {
 
     #[test]
     fn the_ready_line_names_the_address() {
-        let line = r#"{"event":"ready","pid":7,"listen":[{"transport":"quic","address":"x"},{"transport":"tcp","address":"127.0.0.1:40123"}]}"#;
-        assert_eq!(ready_address(line).as_deref(), Some("127.0.0.1:40123"));
+        let listen = r#"{"transport":"quic","address":"x"},{"transport":"tcp","address":"127.0.0.1:40123"}"#;
+        let line = format!(r#"{{"event":"ready","pid":7,"listen":[{listen}]}}"#);
+        assert_eq!(ready_address(&line).as_deref(), Some("127.0.0.1:40123"));
         assert_eq!(ready_address(r#"{"event":"starting"}"#), None);
         assert_eq!(ready_address("not JSON"), None);
     }

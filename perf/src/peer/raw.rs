@@ -1,5 +1,5 @@
-//! `raw`: a relay in one thread over plain epoll. Connections i and i^1, in the order of accepting, are partners: what one
-//! sends is forwarded to the other, one recv(2) into one buffer, one send(2). It knows no frames, users or
+//! `raw`: a relay in one thread over plain epoll. Connections i and i^1, in the order of accepting, are partners: what
+//! one sends is forwarded to the other, one recv(2) into one buffer, one send(2). It knows no frames, users or
 //! acknowledgements: the limit that a message server on this kernel can come close to.
 
 use anyhow::Result;

@@ -1,5 +1,5 @@
-//! The course of a closed loop: log in, warm up, measure, settle. CPU of the server and the threads' tallies are read at
-//! the same two moments, so that the ratio of their differences is right whatever the noise around them.
+//! The course of a closed loop: log in, warm up, measure, settle. CPU of the server and the threads' tallies are read
+//! at the same two moments, so that the ratio of their differences is right whatever the noise around them.
 
 use crate::cli::CourseArgs;
 use crate::ledger::Faults;

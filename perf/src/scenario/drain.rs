@@ -1,5 +1,5 @@
-//! `drain`: many messages wait for one user, who comes back, takes them all and acknowledges them, while a pair of others
-//! talks. The result: how long it takes, what memory the server needs for it, and what the pair notices.
+//! `drain`: many messages wait for one user, who comes back, takes them all and acknowledges them, while a pair of
+//! others talks. The result: how long it takes, what memory the server needs for it, and what the pair notices.
 
 use super::course::{self, Settled};
 use super::{LOGIN_LIMIT, Seat, relay, stored};
@@ -38,19 +38,16 @@ pub fn run(args: &DrainArgs) -> Result<Report> {
     if args.fill || args.target.server.is_none() {
         faults.add(fill(&args, &server, &mut figures)?);
     }
-    let start = Instant::now();
-    let is_restarted = server.restart(|| drop_caches(&args))?;
-    if is_restarted {
-        figures.put_number("restart_seconds", start.elapsed().as_secs_f64());
-    } else {
-        drop_caches(&args)?;
+    match server.restart(|| drop_caches(&args))? {
+        Some(restart) => figures.put_number("restart_seconds", restart.as_secs_f64()),
+        None => drop_caches(&args)?,
     }
 
     let drained = drain_beside_a_pair(&args, &server, &mut figures)?;
     faults.add(drained.faults);
     put_memory(&mut figures, empty, drained.memory_before, drained.memory_max);
     let status = super::ask_status(&args.target, &server, &mut figures)?;
-    let (scenario, peer, parameters) = ("drain", args.target.peer().name(), parameters(&args));
+    let (scenario, peer, parameters) = ("drain", args.target.peer().name(), parameters(&args, &server));
     let (generator, is_saturated) = (drained.generator, false);
     Ok(Report { scenario, peer, parameters, figures, headline: HEADLINE, generator, is_saturated, faults, status })
 }
@@ -218,12 +215,13 @@ fn put_memory(figures: &mut Fields, empty: Memory, before: Memory, largest: Memo
     figures.put_group("memory_max", largest.fields());
 }
 
-fn parameters(args: &DrainArgs) -> Fields {
+fn parameters(args: &DrainArgs, server: &Server) -> Fields {
     let mut fields = Fields::default();
     fields.put("messages", args.messages);
     fields.put("senders", args.senders);
     fields.put("body_bytes", args.body);
     fields.put("drop_caches", args.drop_caches);
     fields.put("executors", args.target.executors);
+    fields.put("filesystem", server.filesystem());
     fields
 }

@@ -1,5 +1,5 @@
-//! `idle`: logged-in connections that say nothing. Processes of this program hold them (each may open a limited number of
-//! files); what the server's memory grew by, and what CPU it takes while nobody speaks, is the result.
+//! `idle`: logged-in connections that say nothing. Processes of this program hold them (each may open a limited number
+//! of files); what the server's memory grew by, and what CPU it takes while nobody speaks, is the result.
 
 use super::LOGIN_LIMIT;
 use crate::cli::{HoldArgs, IdleArgs};
@@ -63,7 +63,17 @@ pub fn run(args: &IdleArgs) -> Result<Report> {
     parameters.put("connections", args.connections);
     parameters.put("executors", args.target.executors);
     let (scenario, peer, generator) = ("idle", args.target.peer().name(), Fields::default());
-    Ok(Report { scenario, peer, parameters, figures, headline: HEADLINE, generator, is_saturated: false, faults, status })
+    Ok(Report {
+        scenario,
+        peer,
+        parameters,
+        figures,
+        headline: HEADLINE,
+        generator,
+        is_saturated: false,
+        faults,
+        status,
+    })
 }
 
 fn memory_figures((before, after): (Memory, Memory), kernel: u64, connections: u32) -> Fields {

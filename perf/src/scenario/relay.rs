@@ -1,5 +1,5 @@
-//! `relay`: pairs of users. Each starts with a window of messages in flight and answers every message that it receives with
-//! one; acknowledgement and answer go out in one write. Gated, each sends when an own message is confirmed.
+//! `relay`: pairs of users. Each starts with a window of messages in flight and answers every message that it receives
+//! with one; acknowledgement and answer go out in one write. Gated, each sends when an own message is confirmed.
 
 use super::course::{self, Settled};
 use super::{Seat, deal};
@@ -51,19 +51,13 @@ fn run_with<W: Wire>(args: &RelayArgs, wire: impl Fn() -> W) -> Result<Report> {
 }
 
 /// Connects the pairs, partners one after the other (so the raw relay pairs them).
-pub fn pairs<W: Wire>(
-    args: &RelayArgs,
-    server: &Server,
-    prefix: String,
-    wire: impl Fn() -> W,
-) -> Result<Vec<User<W>>> {
+pub fn pairs<W: Wire>(args: &RelayArgs, server: &Server, prefix: String, wire: impl Fn() -> W) -> Result<Vec<User<W>>> {
     let name = |index: u32| format!("{prefix}p{:04}{}", index / 2, if index.is_multiple_of(2) { 'a' } else { 'b' });
     let behaviour = if args.gated { Behaviour::Continue } else { Behaviour::Answer };
     let seat = |index: u32| {
         let partner = index ^ 1;
         let senders = partner..partner + 1;
-        let duty =
-            Duty { behaviour, window: args.window, messages_max: u64::MAX, origin: index, senders, level: None };
+        let duty = Duty { behaviour, window: args.window, messages_max: u64::MAX, origin: index, senders, level: None };
         Seat { name: &name(index), recipient: &name(partner), duty }.take(server, &args.target.token, wire())
     };
     (0..args.pairs * 2).map(seat).collect()

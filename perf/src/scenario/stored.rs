@@ -35,7 +35,7 @@ fn run_with<W: Wire>(args: &StoredArgs, wire: impl Fn() -> W) -> Result<Report> 
     Ok(Report {
         scenario: "stored",
         peer: args.target.peer().name(),
-        parameters: parameters(args)?,
+        parameters: parameters(args, &server)?,
         figures,
         headline: HEADLINE,
         generator: measured.crew.fields(),
@@ -68,7 +68,7 @@ pub fn away(prefix: &str, index: u32) -> String {
     format!("{prefix}away{index:04}")
 }
 
-fn parameters(args: &StoredArgs) -> Result<Fields> {
+fn parameters(args: &StoredArgs, server: &Server) -> Result<Fields> {
     let mut fields = Fields::default();
     fields.put("senders", args.senders);
     fields.put("recipients", if args.recipients == 0 { args.senders } else { args.recipients });
@@ -76,5 +76,6 @@ fn parameters(args: &StoredArgs) -> Result<Fields> {
     fields.put("body_bytes", args.body);
     fields.put("executors", args.target.executors);
     fields.put("generator_threads", args.target.threads()?);
+    fields.put("filesystem", server.filesystem());
     Ok(fields)
 }

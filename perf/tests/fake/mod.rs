@@ -1,5 +1,5 @@
-//! A small server that speaks the protocol, in this process: a thread for each connection, everything else in memory under
-//! one lock. It can break a promise on purpose, so that the checker can be seen to notice.
+//! A small server that speaks the protocol, in this process: a thread for each connection, everything else in memory
+//! under one lock. It can break a promise on purpose, so that the checker can be seen to notice.
 
 use iris_shards::frame::{
     ClientFrame, Decoded, Deliver, LEVEL_DELIVERED, LEVEL_STORED, ServerFrame, Welcome, confirm, decode_client, deliver,

@@ -13,12 +13,13 @@ impl Shard {
         turn: &mut Turn<'_>,
         (id, mailbox): (MailboxId, &mut Mailbox),
         login: Login,
-        (phase, drain): (Phase, bool),
+        (phase, drain, again): (Phase, bool, bool),
     ) {
         if login.at.node != self.config.node {
-            self.leases.insert((login.at.node, login.at.executor), turn.now.mono_ms);
+            self.leases.insert((login.at.node, login.at.executor), Some(turn.now.mono_ms));
         }
         match mailbox.presence.on_register(login, phase, drain) {
+            Registered::Outnumbered(_) if again => return turn.to_edge(login.at, ToEdge::Replaced { to: login }),
             Registered::Outnumbered(known) => {
                 let core = self.config.node;
                 return turn.to_edge(login.at, ToEdge::Outnumbered { to: login, core, known });
@@ -62,26 +63,22 @@ impl Shard {
         turn.to_edge(asker.login.at, ToEdge::Presence { to: asker, user, state });
     }
 
-    /// An edge executor is alive. False if its lease has ended, or it is not known.
+    /// An edge executor is alive. If its lease had ended, its sessions have to register again.
     pub fn on_refresh(&mut self, turn: &mut Turn<'_>, node: NodeId, executor: ExecutorId) {
-        match self.leases.get_mut(&(node, executor)) {
-            Some(heard_ms) => *heard_ms = turn.now.mono_ms,
-            None => {
-                self.leases.insert((node, executor), turn.now.mono_ms);
-                let at = Location { node, executor, session: crate::id::SessionId(0) };
-                turn.to_edge(at, ToEdge::LeaseEnded { core: self.config.node });
-            }
+        if self.leases.insert((node, executor), Some(turn.now.mono_ms)) == Some(None) {
+            let at = Location { node, executor, session: crate::id::SessionId(0) };
+            turn.to_edge(at, ToEdge::LeaseEnded { core: self.config.node });
         }
     }
 
     /// Ends the presences of edges that were not heard for too long.
     pub fn end_leases(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
         let before = turn.now.mono_ms.saturating_sub(self.config.limits.lease_ms);
-        let ended: Vec<_> = self.leases.iter().filter(|(_, heard)| **heard < before).map(|(&at, _)| at).collect();
+        let silent = self.leases.iter_mut().filter(|(_, heard)| heard.is_some_and(|heard_ms| heard_ms < before));
+        let ended: Vec<_> = silent.map(|(&at, heard)| (at, heard.take())).map(|(at, _)| at).collect();
         if ended.is_empty() {
             return;
         }
-        self.leases.retain(|at, _| !ended.contains(at));
         for id in mailboxes.numbers() {
             let Some(mailbox) = mailboxes.mailbox(id) else { continue };
             if mailbox.presence.location().is_some_and(|at| ended.contains(&(at.node, at.executor))) {

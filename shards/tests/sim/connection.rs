@@ -1,6 +1,6 @@
 //! A client's connection: what is under way in both directions, and what its server and its client know of it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use iris_shards::event::Level;
 use iris_shards::frame::Code;
@@ -72,9 +72,10 @@ pub struct Connection {
     pub sent: Vec<(MessageIx, Answer)>,
     /// Everything before this has an answer.
     pub answered_below: usize,
-    /// Sequence n + 1 is the message at n, and whether the server has read its acknowledgement.
-    pub delivered: Vec<(MessageIx, bool)>,
-    pub unacknowledged: usize,
+    /// Sequence n + 1 is the message at n.
+    pub delivered: Vec<MessageIx>,
+    /// Delivered messages whose acknowledgement the server has not read.
+    pub unacknowledged: BTreeSet<MessageIx>,
     /// The rest of a frame that was cut, if frames travel as bytes.
     pub up_bytes: Vec<u8>,
 }
@@ -98,7 +99,7 @@ impl Connection {
             sent: Vec::new(),
             answered_below: 0,
             delivered: Vec::new(),
-            unacknowledged: 0,
+            unacknowledged: BTreeSet::new(),
             up_bytes: Vec::new(),
         }
     }

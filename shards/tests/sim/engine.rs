@@ -3,7 +3,7 @@
 //! In: requests of a core. Out: storage events when their time has come. A crash keeps what was flushed and any prefix
 //! of the rest; a trimmed record comes back at a recovery until its segment is gone, as in a real log.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use iris_shards::storage::{Place, Record, StorageEvent, StorageRequest};
 
@@ -37,6 +37,8 @@ pub struct Engine {
     told: VecDeque<StorageEvent>,
     full: bool,
     trims: u32,
+    /// Segments that were asked to be given up: asked once.
+    asked: BTreeSet<u64>,
     flush_us: (u64, u64),
     pub slow_us: u64,
 }
@@ -52,6 +54,7 @@ impl Engine {
             told: VecDeque::new(),
             full: false,
             trims: 0,
+            asked: BTreeSet::new(),
             flush_us,
             slow_us: 0,
         }
@@ -68,8 +71,9 @@ impl Engine {
         self.platter
     }
 
-    /// What a recovery finds, and whether the mark is there.
-    pub fn recover(&self) -> (Vec<StorageEvent>, bool) {
+    /// What a recovery finds, and whether the mark is there. What was trimmed before is found again.
+    pub fn recover(&mut self) -> (Vec<StorageEvent>, bool) {
+        self.platter.kept.values_mut().for_each(|kept| kept.trimmed = false);
         let complete = self.platter.kept.values().any(|kept| kept.record == Record::Complete);
         let found = self.platter.kept.iter().filter(|(_, kept)| kept.record != Record::Complete);
         let events = found.map(|(&place, kept)| recovered(&kept.record, Place(place))).collect();
@@ -115,7 +119,7 @@ impl Engine {
     /// Asks for what still lives in the oldest segment.
     fn relocate(&mut self) {
         let Some(segment) = self.platter.kept.keys().next().map(|place| place / SEGMENT) else { return };
-        if (segment + 1) * SEGMENT > self.platter.next {
+        if (segment + 1) * SEGMENT > self.platter.next || !self.asked.insert(segment) {
             return;
         }
         let range = segment * SEGMENT..(segment + 1) * SEGMENT;

@@ -84,6 +84,7 @@ impl World {
         self.armed_messages.clear();
         self.refreshes_lost = false;
         self.is_prompt = true;
+        self.plan.out_frames_max = 100_000;
         for node in 0..self.processes.len() {
             let process = &mut self.processes[node];
             process.is_frozen = false;

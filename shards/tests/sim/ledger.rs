@@ -31,6 +31,10 @@ pub struct Note {
     pub sent_us: u64,
     /// When a server refused it last. 0: never.
     pub refused: u64,
+    /// Copies that left the sender's edge and were not seen to be turned down.
+    pub under_way: u32,
+    /// The sender was told that it is refused while a copy was left somewhere: that copy comes when it comes.
+    pub is_doubtful: bool,
     /// Nodes that have had it on disk.
     pub flushed: u8,
     /// The highest number of copies that a core has claimed.
@@ -98,6 +102,8 @@ impl Ledger {
             position: 0,
             sent_us: 0,
             refused: 0,
+            under_way: 0,
+            is_doubtful: false,
             flushed: 0,
             claimed: 0,
             claimed_few: false,
@@ -113,17 +119,33 @@ impl Ledger {
         let stamp = self.tick();
         let note = &mut self.notes[ix];
         self.counts.sent += 1;
-        if note.position <= note.refused {
+        if note.position <= note.refused && note.taken == 0 {
             note.position = stamp;
             note.sent_us = now_us;
         }
     }
 
-    /// An edge or a core has refused it: it is out of the order until it is sent again.
+    /// An edge or a core has refused it: it is out of the order until it is sent again. What was taken
+    /// before keeps its place.
     pub fn on_refused(&mut self, ix: MessageIx) {
         let stamp = self.tick();
-        self.notes[ix].refused = stamp;
         self.counts.refused += 1;
+        if self.notes[ix].taken == 0 {
+            self.notes[ix].refused = stamp;
+        }
+    }
+
+    /// A copy leaves the sender's edge.
+    pub fn on_sent_on(&mut self, id: MessageId) {
+        if let Some(ix) = self.find(id) {
+            self.notes[ix].under_way += 1;
+        }
+    }
+
+    /// A copy was bounced or refused.
+    pub fn on_turned_down(&mut self, ix: MessageIx) {
+        let note = &mut self.notes[ix];
+        note.under_way = note.under_way.saturating_sub(1);
     }
 
     /// The body that belongs to a message.

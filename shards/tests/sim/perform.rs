@@ -43,7 +43,11 @@ impl World {
                 let Some(ix) = self.connection_at((node, executor), session) else { return };
                 let verdict = confirmed::refuse(&mut self.connections[ix], sequence);
                 let refused = self.connections[ix].sent.get(sequence.0 as usize - 1).map(|sent| sent.0);
-                refused.into_iter().for_each(|message| self.ledger.on_refused(message));
+                for message in refused {
+                    let note = &mut self.ledger.notes[message];
+                    note.is_doubtful |= note.under_way > 0;
+                    self.ledger.on_refused(message);
+                }
                 self.judge(verdict);
                 let down = Down::Refused { sequence, code: refusal.code, wait_ms: refusal.wait_ms };
                 self.write((node, executor), session, down);
@@ -98,8 +102,8 @@ impl World {
         self.judge(verdict);
         let Some(message) = found.filter(|_| is_fair) else { return };
         let connection = &mut self.connections[ix];
-        connection.delivered.push((message, false));
-        connection.unacknowledged += 1;
+        connection.delivered.push(message);
+        connection.unacknowledged.insert(message);
         let verdict = bounds::deliver(&self.plan, connection, sequence);
         self.judge(verdict);
         self.write(at, session, Down::Deliver { sequence, message });
@@ -118,10 +122,8 @@ impl World {
     }
 
     fn request(&mut self, (node, executor): At, request: StorageRequest) {
+        self.say(|| format!("{node}.{executor} {request:?}"));
         let this = &mut self.processes[node].executors[executor];
-        if self.trace {
-            println!("       {node}.{executor} {request:?}");
-        }
         let trimmed = this.engine.request(request, self.now_us, &mut self.rng);
         let Some(Record::Entry(entry)) = trimmed else { return };
         let Some(message) = self.ledger.find(entry.key.id) else { return };
@@ -206,11 +208,21 @@ impl World {
             }
             Peer::Edge { message: ToEdge::Refused { to, .. }, .. } => {
                 for message in self.run_of(to.login, to.sequence, to.sequence) {
+                    self.ledger.on_turned_down(message);
                     self.ledger.on_refused(message);
                 }
             }
-            Peer::Edge { message: ToEdge::Direct { .. }, .. } => self.ledger.counts.direct += 1,
-            Peer::Edge { message: ToEdge::Bounce { .. }, .. } => self.ledger.counts.bounced += 1,
+            Peer::Edge { message: ToEdge::Direct { message, .. }, .. } => {
+                self.ledger.counts.direct += 1;
+                self.ledger.on_sent_on(message.key.id);
+            }
+            Peer::Core { message: ToCore::Append { message, .. }, .. } => self.ledger.on_sent_on(message.key.id),
+            Peer::Edge { message: ToEdge::Bounce { to }, .. } => {
+                self.ledger.counts.bounced += 1;
+                for message in self.run_of(to.login, to.sequence, to.sequence) {
+                    self.ledger.on_turned_down(message);
+                }
+            }
             _ => {}
         }
     }

@@ -225,6 +225,7 @@ fn limits(rng: &mut Rng) -> (EdgeLimits, CoreLimits) {
     let lease_ms = rng.pick(&[300, 1_500, 15_000]);
     let edge = EdgeLimits {
         window_messages: rng.pick(&[3, 16, 64]),
+        silent_ms_max: 0,
         window_bytes: 65_536,
         body_bytes_max: 16 << 10,
         delivery_messages_max: rng.pick(&[1, 3, 16, 64]),
@@ -273,7 +274,9 @@ fn operations(rng: &mut Rng, plan: &Plan) -> Vec<(u64, Op)> {
         let at = rng.below(plan.steps);
         let (from, to) = pair(rng, plan.users);
         let count = rng.pick(&[1, 1, 2, 3, 5, 12]);
-        let bytes = if rng.permille(20) { 9_000 } else { rng.range(0, 60) as usize };
+        let most = plan.edge.outstanding_bytes_max.min(plan.core.unflushed_bytes_max) / 3;
+        let bytes = if rng.permille(20) { 9_000 } else { rng.range(0, 60) };
+        let bytes = bytes.min(most) as usize;
         ops.push((at, Op::Send { from, to, count, bytes }));
     }
     let faults = rng.range(1, 40);

@@ -322,8 +322,8 @@ impl World {
     pub fn to_core(&mut self, node: usize, executor: usize, event: CoreEvent) {
         let now = self.now(node);
         let mut actions = std::mem::take(&mut self.actions);
-        if self.trace && matches!(event, CoreEvent::Storage(_)) {
-            println!("       {node}.{executor} {event:?}");
+        if matches!(event, CoreEvent::Storage(_)) {
+            self.say(|| format!("{node}.{executor} {event:?}"));
         }
         self.processes[node].executors[executor].core.handle(now, event, &mut actions);
         self.perform_all(node, executor, actions);

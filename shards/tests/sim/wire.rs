@@ -82,10 +82,7 @@ impl World {
     fn count_acknowledged(&mut self, ix: ConnectionIx, pairs: &[(u64, u64)]) {
         let connection = &mut self.connections[ix];
         for sequence in pairs.iter().flat_map(|&(first, last)| first..=last) {
-            let delivered = &mut connection.delivered[sequence as usize - 1];
-            if !std::mem::replace(&mut delivered.1, true) {
-                connection.unacknowledged -= 1;
-            }
+            connection.unacknowledged.remove(&connection.delivered[sequence as usize - 1]);
         }
     }
 }

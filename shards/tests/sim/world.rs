@@ -202,7 +202,9 @@ impl World {
     }
 
     fn is_settled(&self) -> bool {
-        self.clients.iter().all(|client| client.refused.is_empty()) && self.check_sessions().is_ok()
+        let welcomed = |ix: ConnectionIx| self.connections[ix].is_welcomed;
+        let rests = |client: &Client| client.refused.is_empty() && client.connection.is_some_and(welcomed);
+        self.clients.iter().all(rests) && self.check_sessions().is_ok()
     }
 
     fn check_sessions(&self) -> Verdict {
@@ -286,7 +288,7 @@ impl World {
 
     pub fn say(&self, what: impl FnOnce() -> String) {
         if self.trace {
-            println!("{:>6} {:>10}µs {}", self.step, self.now_us, what());
+            println!("{:>6} {:>10}µs {}", self.step, self.now_us, shorten(&what()));
         }
     }
 
@@ -297,4 +299,14 @@ impl World {
     pub fn apply_all(&mut self, ops: &[Op]) {
         ops.iter().for_each(|&op| self.apply(op));
     }
+}
+
+/// Leaves out what a reader of a trace does not miss: the bodies, and most of the names of ids.
+fn shorten(line: &str) -> String {
+    let mut out = line.replace("018bcfe5-", "").replace("-7000-8000-000000", "…");
+    while let Some(at) = out.find(", body: [") {
+        let end = out[at..].find(']').map_or(out.len(), |end| at + end + 1);
+        out.replace_range(at..end, "");
+    }
+    out
 }

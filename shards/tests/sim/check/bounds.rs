@@ -16,7 +16,7 @@ pub fn deliver(plan: &Plan, connection: &Connection, sequence: Sequence) -> Verd
     let count = connection.delivered.len() as u64;
     ensure(sequence.0 == count, "bounds", || format!("DELIVER {sequence:?} is the {count}th of its connection"))?;
     let most = u64::from(plan.edge.delivery_messages_max) + u64::from(plan.core.page_messages);
-    let unacknowledged = connection.unacknowledged as u64;
+    let unacknowledged = connection.unacknowledged.len() as u64;
     ensure(unacknowledged <= most, "bounds", || {
         format!(
             "user {} was sent {unacknowledged} messages without an acknowledgement, at most {most}",

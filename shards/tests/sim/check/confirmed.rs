@@ -1,4 +1,4 @@
-//! Confirmations to a sender: every SEND has one first answer, `stored` may be followed by `delivered`, and first
+//! Confirmations to a sender: every SEND has one first answer, any may be followed by `delivered`, and first
 //! confirmations of one recipient come in the order of sending (delivery rule 6).
 
 use iris_shards::event::Level;
@@ -33,7 +33,7 @@ fn confirm_one(ledger: &Ledger, plan: &Plan, connection: &mut Connection, level:
         Level::Delivered => Answer::Delivered,
     };
     let is_first = before == Answer::None;
-    let is_second = before == Answer::Stored && next == Answer::Delivered;
+    let is_second = before != Answer::None && next == Answer::Delivered;
     ensure(is_first || is_second, "confirmed", || format!("message {message} was {before:?}, then {next:?}"))?;
     if is_first {
         let to = ledger.notes[message].to;
@@ -54,7 +54,9 @@ fn confirm_one(ledger: &Ledger, plan: &Plan, connection: &mut Connection, level:
     } else {
         acknowledged::delivered(ledger, message)?;
     }
-    connection.sent[at].1 = next;
+    if before != Answer::Refused {
+        connection.sent[at].1 = next;
+    }
     advance(connection);
     Ok(())
 }

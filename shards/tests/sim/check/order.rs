@@ -10,10 +10,13 @@ use crate::plan::Plan;
 pub fn take(ledger: &mut Ledger, plan: &Plan, message: MessageIx, late: bool) -> Verdict {
     let note = &ledger.notes[message];
     let before = ledger.takes.get(&(note.from, note.to)).map_or(&[][..], Vec::as_slice);
-    let counts_from = note.position.max(note.refused);
+    if note.refused > note.position {
+        // A copy that was left somewhere: the sender was told that it is not under way.
+        return Ok(());
+    }
     let overtaken = |&&later: &&MessageIx| {
         let later = &ledger.notes[later];
-        later.id > note.id && later.position > counts_from && later.refused < later.position
+        later.id > note.id && later.position > note.position && later.position > later.refused && !later.is_doubtful
     };
     let Some(&later) = before.iter().rev().find(overtaken) else { return Ok(()) };
     let excused = plan.may_be_late() && note.claimed_few;

@@ -343,3 +343,6 @@ impl State {
         self.written_at = Instant::now();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,22 +33,27 @@ enum Phase {
     Closing,
 }
 
-/// One connection: 64 bytes, and nothing on the heap while it is idle.
+/// Output of one connection that is not yet written.
+#[derive(Debug, Default)]
+struct Out {
+    bytes: Vec<u8>,
+    /// The beginning that is written already.
+    written: usize,
+}
+
+/// One connection; nothing of it is on the heap while it is idle.
 #[derive(Debug)]
 struct Connection {
     key: Option<ConnectionKey>,
-    out: Vec<u8>,
-    /// The beginning of `out` that is written already.
-    written: u32,
+    out: Option<Box<Out>>,
+    /// The beginning of a frame.
+    cut: Option<Box<Vec<u8>>>,
     phase: Phase,
     is_dirty: bool,
-    /// The beginning of a frame.
-    cut: Option<Box<[u8]>>,
 }
 
 impl Connection {
-    const FREE: Connection =
-        Connection { key: None, out: Vec::new(), written: 0, phase: Phase::Free, is_dirty: false, cut: None };
+    const FREE: Connection = Connection { key: None, out: None, cut: None, phase: Phase::Free, is_dirty: false };
 }
 
 /// What came of reading from a connection.
@@ -67,7 +72,7 @@ pub enum Input {
 pub struct Connections {
     list: Vec<Connection>,
     dirty: Vec<u32>,
-    pool: Vec<Vec<u8>>,
+    pool: Vec<Box<Out>>,
     /// Closing connections and when to stop waiting for them, in monotonic ms.
     lingering: VecDeque<(u64, ConnectionKey)>,
     frame_bytes_max: usize,
@@ -154,7 +159,7 @@ impl Connections {
     /// Keeps the beginning of a frame for the next read.
     pub fn keep_cut(&mut self, session: SessionId, rest: &[u8]) {
         if let Some((connection, _)) = self.connection(session) {
-            connection.cut = (!rest.is_empty()).then(|| rest.into());
+            connection.cut = (!rest.is_empty()).then(|| Box::new(rest.to_vec()));
         }
     }
 
@@ -175,19 +180,16 @@ impl Connections {
         if !connection.is_dirty {
             connection.is_dirty = true;
             self.dirty.push(session.0);
-            if connection.out.capacity() == 0
-                && let Some(buffer) = self.pool.pop()
-            {
-                connection.out = buffer;
-            }
         }
-        Some(&mut connection.out)
+        let pool = &mut self.pool;
+        Some(&mut connection.out.get_or_insert_with(|| pool.pop().unwrap_or_default()).bytes)
     }
 
     /// Whether more waits for this client than it may.
     pub fn is_overfull(&self, session: SessionId) -> bool {
         let connection = &self.list[session.0 as usize];
-        connection.phase == Phase::Open && connection.out.len() - connection.written as usize > self.out_bytes_max
+        let waiting = connection.out.as_ref().map_or(0, |out| out.bytes.len() - out.written);
+        connection.phase == Phase::Open && waiting > self.out_bytes_max
     }
 
     /// Nothing more is taken from or for this client; what waits for it is written first.
@@ -244,29 +246,33 @@ impl Connections {
         let connection = &mut self.list[session.0 as usize];
         connection.is_dirty = false;
         let Some(key) = connection.key else { return Ok(()) };
-        let rest = &connection.out[connection.written as usize..];
-        let length = match sockets.write(key, rest) {
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error),
-        };
-        if length < rest.len() {
-            connection.written += length as u32;
-            // What is written is given up once it is the larger part, so that the buffer stays within its bound.
-            if connection.written as usize > connection.out.len() / 2 {
-                connection.out.drain(..connection.written as usize);
-                connection.written = 0;
+        if let Some(out) = &mut connection.out {
+            let rest = &out.bytes[out.written..];
+            let length = match sockets.write(key, rest) {
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(error) => return Err(error),
+            };
+            if length < rest.len() {
+                out.written += length;
+                // What is written is given up once it is the larger part, so that the buffer stays within its bound.
+                if out.written > out.bytes.len() / 2 {
+                    out.bytes.drain(..out.written);
+                    out.written = 0;
+                }
+                return sockets.watch_writable(key);
             }
-            return sockets.watch_writable(key);
         }
-        connection.written = 0;
-        let mut buffer = std::mem::take(&mut connection.out);
         if connection.phase == Phase::Closing {
             sockets.shutdown_write(key)?;
         }
-        if self.pool.len() < POOL_MAX && buffer.capacity() <= POOL_BYTES_MAX {
-            buffer.clear();
-            self.pool.push(buffer);
+        if let Some(mut out) = connection.out.take()
+            && self.pool.len() < POOL_MAX
+            && out.bytes.capacity() <= POOL_BYTES_MAX
+        {
+            out.bytes.clear();
+            out.written = 0;
+            self.pool.push(out);
         }
         Ok(())
     }

@@ -129,10 +129,15 @@ impl Node {
     async fn until(&mut self, is_done: impl Fn(&Node) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !is_done(self) {
-            assert!(Instant::now() < deadline, "the log does not get on");
+            assert!(Instant::now() < deadline, "the log does not get on: {}", self.state());
             self.turn();
             glommio::timer::sleep(Duration::from_micros(200)).await;
         }
+    }
+
+    fn state(&self) -> String {
+        let logs = self.logs.iter().map(|Engine::Log(log)| log.log().map(|log| log.state()));
+        format!("{} flushed, {} failed, full {:?}, {:?}", self.flushed.len(), self.failed, self.full, logs.collect::<Vec<_>>())
     }
 
     fn append(&mut self, n: u64) {

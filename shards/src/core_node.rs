@@ -126,7 +126,7 @@ impl CoreNode {
             }
             ToCore::Unwatch { user, login } => {
                 if let Some((_, mailbox)) = self.mailboxes.find(&user) {
-                    mailbox.watchers.retain(|asker| asker.login != login);
+                    mailbox.keep_watchers(|asker| asker.login != login);
                 }
             }
             ToCore::Replica(message) => self.shard.on_replica(turn, &mut self.mailboxes, from, message),

@@ -329,6 +329,17 @@ impl Log {
         self.waiting.len()
     }
 
+    /// What it is doing, for reports of tests.
+    pub fn state(&self) -> String {
+        let Log { is_open, spare, preparing, is_removing, giving_up, .. } = self;
+        let (segments, used, live) = (self.segments(), self.used_bytes(), self.live_bytes());
+        let (waiting, oldest) = (self.waiting.len(), self.segments.oldest().map(|(number, s)| (number, s.live_records)));
+        format!(
+            "{segments} segments, {used} bytes, {live} live, oldest {oldest:?}, {waiting} waiting, open {is_open}, \
+             spare {spare}, {preparing:?}, removing {is_removing}, {giving_up:?}"
+        )
+    }
+
     fn on_append(&mut self, now_ms: u64, record: Record, out: &mut Vec<LogAction>) {
         if self.waiting.is_empty() {
             if let Some(record) = self.admit(record, out) {

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use ahash::RandomState;
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 
 use crate::id::{Slot, UserId};
 use crate::inbox::{EntryKey, Inbox};
@@ -46,8 +46,8 @@ pub struct Mailbox {
     pub slot: Slot,
     /// Where the user is.
     pub presence: Presence,
-    /// Who wants to know.
-    pub watchers: Vec<Asker>,
+    /// Who wants to know; most users are not watched.
+    pub watchers: Option<Box<Vec<Asker>>>,
     /// The messages, while there are any.
     pub held: Option<Box<Held>>,
     /// Tombstones and pending appends that refer to this mailbox.
@@ -67,16 +67,28 @@ impl Mailbox {
         }
     }
 
+    /// Watchers for whom this does not hold are told no more.
+    pub fn keep_watchers(&mut self, keep: impl FnMut(&Asker) -> bool) {
+        if let Some(watchers) = &mut self.watchers {
+            watchers.retain(keep);
+            if watchers.is_empty() {
+                self.watchers = None;
+            }
+        }
+    }
+
     /// Whether nothing but `last_seen` would be lost with this mailbox.
     pub fn is_forgettable(&self) -> bool {
-        self.held.is_none() && self.references == 0 && self.presence.login().is_none() && self.watchers.is_empty()
+        self.held.is_none() && self.references == 0 && self.presence.login().is_none() && self.watchers.is_none()
     }
 }
 
 /// The mailboxes of one executor, by name and by number.
 #[derive(Debug)]
 pub struct Mailboxes {
-    by_name: HashMap<UserId, MailboxId, RandomState>,
+    /// Numbers only: the names are in the mailboxes.
+    by_name: HashTable<MailboxId>,
+    hashing: RandomState,
     list: Vec<Option<Box<Mailbox>>>,
     free: Vec<MailboxId>,
 }
@@ -84,23 +96,29 @@ pub struct Mailboxes {
 impl Mailboxes {
     /// No mailboxes; `seed` makes the hashing unpredictable to users.
     pub fn new(seed: u64) -> Self {
-        let state = RandomState::with_seeds(seed, 21, 22, 23);
-        Mailboxes { by_name: HashMap::with_hasher(state), list: Vec::new(), free: Vec::new() }
+        let hashing = RandomState::with_seeds(seed, 21, 22, 23);
+        Mailboxes { by_name: HashTable::new(), hashing, list: Vec::new(), free: Vec::new() }
     }
 
     /// The mailbox of this user, if there is one.
     pub fn find(&mut self, user: &UserId) -> Option<(MailboxId, &mut Mailbox)> {
-        let id = *self.by_name.get(user)?;
+        let id = self.number(user)?;
         self.list[id.0 as usize].as_deref_mut().map(|mailbox| (id, mailbox))
     }
 
     /// The mailbox of this user; made if need be.
     pub fn open(&mut self, user: &UserId) -> (MailboxId, &mut Mailbox) {
-        let id = match self.by_name.get(user) {
-            Some(&id) => id,
+        let id = match self.number(user) {
+            Some(id) => id,
             None => self.make(user),
         };
         (id, self.list[id.0 as usize].as_deref_mut().expect("a named mailbox is there"))
+    }
+
+    fn number(&self, user: &UserId) -> Option<MailboxId> {
+        let list = &self.list;
+        let is_it = |id: &MailboxId| list[id.0 as usize].as_ref().is_some_and(|mailbox| mailbox.user == *user);
+        self.by_name.find(self.hashing.hash_one(user), is_it).copied()
     }
 
     fn make(&mut self, user: &UserId) -> MailboxId {
@@ -108,7 +126,7 @@ impl Mailboxes {
             user: user.clone(),
             slot: slot_of(user.as_bytes()),
             presence: Presence::default(),
-            watchers: Vec::new(),
+            watchers: None,
             held: None,
             references: 0,
         }));
@@ -122,7 +140,9 @@ impl Mailboxes {
                 MailboxId((self.list.len() - 1) as u32)
             }
         };
-        self.by_name.insert(user.clone(), id);
+        let (list, hashing) = (&self.list, &self.hashing);
+        let hash_of = |id: &MailboxId| list[id.0 as usize].as_ref().map_or(0, |mailbox| hashing.hash_one(&mailbox.user));
+        self.by_name.insert_unique(hashing.hash_one(user), id, hash_of);
         id
     }
 
@@ -135,7 +155,9 @@ impl Mailboxes {
     pub fn forget(&mut self, id: MailboxId) {
         if let Some(mailbox) = self.list[id.0 as usize].take() {
             assert_eq!(mailbox.references, 0, "a mailbox with references stays");
-            self.by_name.remove(&mailbox.user);
+            if let Ok(found) = self.by_name.find_entry(self.hashing.hash_one(&mailbox.user), |&found| found == id) {
+                found.remove();
+            }
             self.free.push(id);
         }
     }

@@ -36,6 +36,15 @@ struct Delivery {
     shown_ms: u64,
 }
 
+/// Deliveries to a client that takes them slowly, or in a strange order.
+#[derive(Debug, Default)]
+struct Odd {
+    /// Unacknowledged ones before `first`: they cost a map, not a window.
+    stragglers: BTreeMap<u64, Delivery>,
+    /// The `Bounced` deliveries by key (rule 17): the sequence, or 0 once the client has taken it.
+    shown: BTreeMap<Key, u64>,
+}
+
 /// The deliveries of one session.
 #[derive(Debug, Default)]
 pub struct Receiver {
@@ -46,10 +55,8 @@ pub struct Receiver {
     /// Deliveries from sequence `first` on; the oldest is not done.
     recent: VecDeque<Delivery>,
     first: u64,
-    /// Unacknowledged ones before `first`: a client that acknowledges in a strange order costs a map, not a window.
-    stragglers: BTreeMap<u64, Delivery>,
-    /// The `Bounced` deliveries by key (rule 17): the sequence, or 0 once the client has taken it.
-    shown: BTreeMap<Key, u64>,
+    /// What only odd clients need.
+    odd: Option<Box<Odd>>,
     /// Deliveries without an acknowledgement that are direct or bounced.
     direct_messages: u32,
     direct_bytes: u32,
@@ -74,7 +81,7 @@ impl Receiver {
         if wrong_phase || (mutant::is(Mutant::RefusesDirectWhileDraining) && self.has_inbox_deliveries()) {
             return bounce(edge, origin);
         }
-        if !self.shown.is_empty() && self.on_shown_again(edge, me, &message.key, Source::Direct(origin)) {
+        if self.on_shown_again(edge, me, &message.key, Source::Direct(origin)) {
             return;
         }
         let bytes = message.body.len() as u32;
@@ -96,7 +103,7 @@ impl Receiver {
         if self.drain != Some(core) {
             return;
         }
-        if self.shown.is_empty() || !self.on_shown_again(edge, me, &message.key, Source::Inbox) {
+        if !self.on_shown_again(edge, me, &message.key, Source::Inbox) {
             if mutant::is(Mutant::TrimmedWhenSent) {
                 self.acknowledge_inbox(edge, me, vec![message.key.clone()]);
             }
@@ -148,28 +155,35 @@ impl Receiver {
     /// The session ends: what is direct and unacknowledged goes back (rule 11).
     pub fn on_end(&mut self, edge: &mut Edge<'_>) {
         if !mutant::is(Mutant::SessionEndDoesNotBounce) {
-            self.each_direct(|origin| bounce(edge, origin));
+            for delivery in self.unacknowledged() {
+                if let Source::Direct(origin) = delivery.source {
+                    bounce(edge, origin);
+                }
+            }
         }
     }
 
     /// The drain core is lost, or sends everything anew: nobody waits for its deliveries any more (rule 13), but the
     /// client was shown them.
     pub fn forget_inbox(&mut self) {
-        let stragglers = self.stragglers.iter_mut().map(|(&sequence, delivery)| (sequence, delivery));
-        for (sequence, delivery) in stragglers.chain((self.first..).zip(&mut self.recent)) {
-            if delivery.source == Source::Inbox {
-                delivery.source = Source::Bounced;
-                self.shown.insert(delivery.key.clone(), sequence);
-                self.direct_messages += 1;
-                self.direct_bytes += delivery.bytes;
-            }
-        }
+        let (mut messages, mut bytes) = (0, 0);
+        self.become_bounced(|delivery| {
+            let is_inbox = delivery.source == Source::Inbox;
+            messages += u32::from(is_inbox);
+            bytes += if is_inbox { delivery.bytes } else { 0 };
+            is_inbox
+        });
+        self.direct_messages += messages;
+        self.direct_bytes += bytes;
     }
 
     /// Gives back memory that an idle session does not need.
     pub fn shrink(&mut self) {
         if self.recent.is_empty() {
             self.recent = VecDeque::new();
+        }
+        if self.odd.as_ref().is_some_and(|odd| odd.stragglers.is_empty() && odd.shown.is_empty()) {
+            self.odd = None;
         }
     }
 
@@ -192,7 +206,7 @@ impl Receiver {
     fn put_straggler_aside(&mut self) {
         let Some(oldest) = self.recent.pop_front() else { return };
         if oldest.source != Source::Done {
-            self.stragglers.insert(self.first, oldest);
+            self.odd.get_or_insert_default().stragglers.insert(self.first, oldest);
         }
         self.first += 1;
         while self.recent.front().is_some_and(|delivery| delivery.source == Source::Done) {
@@ -203,21 +217,17 @@ impl Receiver {
 
     /// A message comes back that the client was shown already (rule 17): it is not shown again. True if so.
     fn on_shown_again(&mut self, edge: &mut Edge<'_>, me: &Identity, key: &Key, source: Source) -> bool {
-        let Some(&sequence) = self.shown.get(key) else { return false };
+        let Some(sequence) = self.odd.as_mut().and_then(|odd| odd.shown.remove(key)) else { return false };
         if sequence == 0 {
-            self.shown.remove(key);
             match source {
                 Source::Direct(origin) => Taken { run: Some((origin, origin.sequence)), inbox: Vec::new() }.flush(edge),
                 _ => self.acknowledge_inbox(edge, me, vec![key.clone()]),
             }
             return true;
         }
-        let shown_ms = edge.now.mono_ms;
         let Some(delivery) = self.delivery_mut(sequence) else { return false };
         let bytes = delivery.bytes;
-        delivery.source = source;
-        delivery.shown_ms = shown_ms;
-        self.shown.remove(key);
+        (delivery.source, delivery.shown_ms) = (source, edge.now.mono_ms);
         if source == Source::Inbox {
             self.direct_messages -= 1;
             self.direct_bytes -= bytes;
@@ -240,8 +250,9 @@ impl Receiver {
                 self.direct_messages -= 1;
                 self.direct_bytes -= delivery.bytes;
                 let key = delivery.key.clone();
-                self.shown.insert(key, 0);
-                self.bound_shown(edge);
+                let odd = self.odd.get_or_insert_default();
+                odd.shown.insert(key, 0);
+                odd.bound_shown(2 * edge.limits.delivery_messages_max as usize);
             }
             Source::Done => {}
         }
@@ -250,22 +261,14 @@ impl Receiver {
     /// The same for those before `recent`.
     #[cold]
     fn take_stragglers(&mut self, edge: &mut Edge<'_>, taken: &mut Taken, first: u64, last: u64) {
-        let sequences: Vec<u64> = self.stragglers.range(first..=last.min(self.first - 1)).map(|(&s, _)| s).collect();
+        let Some(odd) = &mut self.odd else { return };
+        let sequences: Vec<u64> = odd.stragglers.range(first..=last.min(self.first - 1)).map(|(&s, _)| s).collect();
         for sequence in sequences {
-            let Some(delivery) = self.stragglers.remove(&sequence) else { continue };
+            let straggler = self.odd.as_mut().and_then(|odd| odd.stragglers.remove(&sequence));
+            let Some(delivery) = straggler else { continue };
             self.recent.push_front(delivery);
             self.take(edge, taken, 0);
             self.recent.pop_front();
-        }
-    }
-
-    /// Taken messages whose second coming never comes are forgotten, the lowest ids first: the library drops repeats.
-    fn bound_shown(&mut self, edge: &Edge<'_>) {
-        while self.shown.len() > 2 * edge.limits.delivery_messages_max as usize {
-            match self.shown.iter().find(|(_, sequence)| **sequence == 0).map(|(key, _)| key.clone()) {
-                Some(key) => self.shown.remove(&key),
-                None => return,
-            };
         }
     }
 
@@ -276,22 +279,32 @@ impl Receiver {
             let message = ToCore::PhaseGrown { user: me.user.clone(), login: me.login, phase: self.phase };
             edge.out.push(Action::Peer(Peer::Core { node, slot: me.slot, message }));
         }
-        let stragglers = self.stragglers.iter_mut().map(|(&sequence, delivery)| (sequence, delivery));
-        for (sequence, delivery) in stragglers.chain((self.first..).zip(&mut self.recent)) {
-            if let Source::Direct(origin) = delivery.source {
-                delivery.source = Source::Bounced;
-                self.shown.insert(delivery.key.clone(), sequence);
+        self.become_bounced(|delivery| match delivery.source {
+            Source::Direct(origin) => {
                 bounce(edge, origin);
+                true
             }
+            _ => false,
+        });
+    }
+
+    /// Deliveries that their source will send again, in order: the client is not shown them again.
+    fn become_bounced(&mut self, mut which: impl FnMut(&Delivery) -> bool) {
+        let mut again: Vec<(Key, u64)> = Vec::new();
+        let odd = self.odd.as_mut().into_iter().flat_map(|odd| odd.stragglers.iter_mut());
+        for (sequence, delivery) in odd.map(|(&s, d)| (s, d)).chain((self.first..).zip(&mut self.recent)) {
+            if which(delivery) {
+                delivery.source = Source::Bounced;
+                again.push((delivery.key.clone(), sequence));
+            }
+        }
+        if !again.is_empty() {
+            self.odd.get_or_insert_default().shown.extend(again);
         }
     }
 
-    fn each_direct(&mut self, mut then: impl FnMut(ReturnAddress)) {
-        for delivery in self.stragglers.values().chain(&self.recent) {
-            if let Source::Direct(origin) = delivery.source {
-                then(origin);
-            }
-        }
+    fn unacknowledged(&self) -> impl Iterator<Item = &Delivery> {
+        self.odd.iter().flat_map(|odd| odd.stragglers.values()).chain(&self.recent)
     }
 
     /// When the oldest direct delivery was shown, in monotonic ms.
@@ -299,8 +312,7 @@ impl Receiver {
         if self.direct_messages == 0 {
             return None;
         }
-        let deliveries = self.stragglers.values().chain(&self.recent);
-        deliveries.filter(|d| matches!(d.source, Source::Direct(_))).map(|d| d.shown_ms).next()
+        self.unacknowledged().find(|delivery| matches!(delivery.source, Source::Direct(_))).map(|oldest| oldest.shown_ms)
     }
 
     fn has_inbox_deliveries(&self) -> bool {
@@ -310,7 +322,7 @@ impl Receiver {
     fn delivery_mut(&mut self, sequence: u64) -> Option<&mut Delivery> {
         match sequence.checked_sub(self.first) {
             Some(at) => self.recent.get_mut(at as usize),
-            None => self.stragglers.get_mut(&sequence),
+            None => self.odd.as_mut()?.stragglers.get_mut(&sequence),
         }
     }
 
@@ -318,6 +330,18 @@ impl Receiver {
         let Some(node) = self.drain else { return };
         let message = ToCore::Ack { user: me.user.clone(), keys };
         edge.out.push(Action::Peer(Peer::Core { node, slot: me.slot, message }));
+    }
+}
+
+impl Odd {
+    /// Taken messages whose second coming never comes are forgotten, the lowest ids first: the library drops repeats.
+    fn bound_shown(&mut self, most: usize) {
+        while self.shown.len() > most {
+            match self.shown.iter().find(|(_, sequence)| **sequence == 0).map(|(key, _)| key.clone()) {
+                Some(key) => self.shown.remove(&key),
+                None => return,
+            };
+        }
     }
 }
 

@@ -157,7 +157,8 @@ impl Router {
                 late(edge, sequence);
             }
         }
-        if let Some((up_to, grant)) = grant {
+        // A core may not know yet that the recipient's edge is lost: from here nobody would tell a second time.
+        if let Some((up_to, grant)) = grant.filter(|(_, grant)| edge.is_reachable(grant.login.at.node)) {
             pair.on_grant(up_to, grant);
         }
         pair.settle(edge, me);
@@ -195,6 +196,10 @@ impl Router {
                 Path::Direct(grant) => grant.login.at.node == node,
             };
             if !on_it {
+                if pair.granted.is_some_and(|grant| grant.login.at.node == node) {
+                    pair.granted = None;
+                    pair.settle(edge, me);
+                }
                 continue;
             }
             for sent in pair.queue.iter_mut().filter(|sent| sent.state == State::Out) {
@@ -203,6 +208,21 @@ impl Router {
             pair.outstanding = 0;
             pair.become_switching();
             pair.settle(edge, me);
+        }
+    }
+
+    /// The session has stamped again (rule 10): a core that knew a higher login has kept no return address of what is
+    /// out, so it is sent once more, to the same core.
+    pub fn on_new_login(&mut self, edge: &mut Edge<'_>, me: &Identity) {
+        for pair in &self.pairs {
+            let Path::Inbox(Some(node)) = pair.path else { continue };
+            for sent in pair.queue.iter().filter(|sent| sent.state == State::Out) {
+                let key = Key { id: sent.id, sender: me.user.clone() };
+                let message = Message { key, sent_at: sent.sent_at, body: sent.body.clone() };
+                let origin = ReturnAddress { login: me.login, pair: pair.id, sequence: sent.sequence };
+                let message = ToCore::Append { user: pair.recipient.clone(), message, origin };
+                edge.out.push(Action::Peer(Peer::Core { node, slot: pair.slot, message }));
+            }
         }
     }
 

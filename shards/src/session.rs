@@ -221,6 +221,7 @@ impl Session {
     pub fn on_outnumbered(&mut self, edge: &mut Edge<'_>, stamp: u64) {
         self.me.login.stamp = stamp;
         self.register_everywhere(edge);
+        self.router.on_new_login(edge, &self.me);
     }
 
     /// The lease of this edge has ended at a core.

@@ -5,7 +5,6 @@ use crate::config::{Config, Flags};
 use crate::service::Service;
 use crate::{logging, node};
 use clap::Args;
-use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,8 +53,9 @@ impl Serve {
 fn announce(is_json: bool, listen: &[SocketAddr]) {
     let pid = std::process::id();
     let line = if is_json {
-        let listen: Vec<_> = listen.iter().map(|at| json!({"transport": "tcp", "address": at.to_string()})).collect();
-        json!({"event": "ready", "pid": pid, "listen": listen}).to_string()
+        // By hand, so that the fields come in the order in which they are documented; nothing in them needs quoting.
+        let listen: Vec<_> = listen.iter().map(|at| format!(r#"{{"transport":"tcp","address":"{at}"}}"#)).collect();
+        format!(r#"{{"event":"ready","pid":{pid},"listen":[{}]}}"#, listen.join(","))
     } else {
         let listen: Vec<_> = listen.iter().map(ToString::to_string).collect();
         format!("iris {} is ready on {} (process {pid})", env!("CARGO_PKG_VERSION"), listen.join(", "))

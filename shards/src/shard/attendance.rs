@@ -52,9 +52,10 @@ impl Shard {
     pub fn on_lookup(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox, asker: Asker, watch: bool) {
         let mut state = state_of(mailbox);
         if watch {
-            mailbox.watchers.retain(|known| known.login != asker.login);
-            if mailbox.watchers.len() < self.config.limits.watchers_max {
-                mailbox.watchers.push(asker);
+            mailbox.keep_watchers(|known| known.login != asker.login);
+            let watchers = mailbox.watchers.get_or_insert_default();
+            if watchers.len() < self.config.limits.watchers_max {
+                watchers.push(asker);
             } else {
                 state = PresenceState::Unknown;
             }
@@ -102,7 +103,7 @@ fn state_of(mailbox: &Mailbox) -> PresenceState {
 }
 
 fn tell_watchers(turn: &mut Turn<'_>, mailbox: &Mailbox, state: PresenceState) {
-    for &to in &mailbox.watchers {
+    for &to in mailbox.watchers.iter().flat_map(|watchers| watchers.iter()) {
         turn.to_edge(to.login.at, ToEdge::Presence { to, user: mailbox.user.clone(), state });
     }
 }

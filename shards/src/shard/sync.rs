@@ -76,7 +76,7 @@ impl Shard {
     pub fn on_link_down(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, node: NodeId) {
         for id in mailboxes.numbers() {
             if let Some(mailbox) = mailboxes.mailbox(id) {
-                mailbox.watchers.retain(|asker| asker.login.at.node != node);
+                mailbox.keep_watchers(|asker| asker.login.at.node != node);
             }
         }
         let Some(peer) = self.peers.get_mut(&node) else { return };

@@ -35,7 +35,10 @@ impl World {
             Act::Acknowledge => self.acknowledge(ix),
             Act::Transmit => self.transmit(ix),
             Act::Connect => self.connect(ix),
-            Act::Retry => drop(self.clients[ix].retry(self.now_us)),
+            Act::Retry => {
+                let again = self.clients[ix].retry(self.now_us);
+                again.into_iter().for_each(|message| self.ledger.on_queued_again(message));
+            }
         }
         true
     }

@@ -121,11 +121,11 @@ impl Client {
     }
 
     /// Refused messages whose time has come are sent as if new.
-    pub fn retry(&mut self, now_us: u64) -> bool {
-        let Some(at) = self.refused.iter().position(|(due, _)| *due <= now_us) else { return false };
+    pub fn retry(&mut self, now_us: u64) -> Option<MessageIx> {
+        let at = self.refused.iter().position(|(due, _)| *due <= now_us)?;
         let (_, message) = self.refused.remove(at);
         self.pending.push_back(message);
-        true
+        Some(message)
     }
 
     /// A message of this sender has come.

@@ -28,6 +28,8 @@ pub struct Note {
     pub bytes: usize,
     /// When it was transmitted first since it was last refused: its place in the order. 0: never.
     pub position: u64,
+    /// When it was transmitted first since its client queued it: the client does not hear of every refusal. 0: not yet.
+    pub first: u64,
     pub sent_us: u64,
     /// When a server refused it last. 0: never.
     pub refused: u64,
@@ -100,6 +102,7 @@ impl Ledger {
             to,
             bytes,
             position: 0,
+            first: 0,
             sent_us: 0,
             refused: 0,
             under_way: 0,
@@ -119,9 +122,20 @@ impl Ledger {
         let stamp = self.tick();
         let note = &mut self.notes[ix];
         self.counts.sent += 1;
+        if note.first == 0 {
+            note.first = stamp;
+        }
         if note.position <= note.refused && note.taken == 0 {
             note.position = stamp;
             note.sent_us = now_us;
+        }
+    }
+
+    /// The client queues it again, behind everything else.
+    pub fn on_queued_again(&mut self, ix: MessageIx) {
+        let note = &mut self.notes[ix];
+        if note.taken == 0 {
+            note.first = 0;
         }
     }
 

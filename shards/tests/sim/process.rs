@@ -70,6 +70,8 @@ pub struct Process {
     pub skew_us: i64,
     pub is_frozen: bool,
     pub crash_on_flush: bool,
+    /// How often it was started.
+    starts: u64,
     pub executors: Vec<Executor>,
     /// The disks of a dead process.
     platters: Vec<Platter>,
@@ -96,6 +98,7 @@ impl Process {
             skew_us: plan.nodes[ix].skew_us,
             is_frozen: false,
             crash_on_flush: false,
+            starts: 0,
             executors: Vec::new(),
             platters: (0..plan.nodes[ix].executors).map(|_| Platter::default()).collect(),
             mono_ms: 10_000 * (ix as u64 + 1),
@@ -348,6 +351,7 @@ impl World {
         if self.processes[node].is_up() {
             return;
         }
+        self.processes[node].starts += 1;
         let platters = std::mem::take(&mut self.processes[node].platters);
         let count = platters.len();
         for (executor, platter) in platters.into_iter().enumerate() {
@@ -376,7 +380,7 @@ impl World {
             executor: id,
             limits: self.plan.edge.clone(),
             placement: Arc::clone(&placement),
-            seed: node as u64,
+            seed: (self.processes[node].starts << 8) | node as u64,
         };
         let core = CoreConfig {
             node: NodeId(node as u32),

@@ -110,7 +110,7 @@ impl Screen {
 
     pub fn who(&self) -> io::Result<()> {
         if self.presences.is_empty() {
-            return self.note("you watch nobody yet; /watch USER changes that");
+            return self.note("nothing is known of anybody yet; /watch USER asks");
         }
         self.presences.iter().try_for_each(|(user, (state, last_seen))| self.note(&presence(user, *state, *last_seen)))
     }

@@ -16,7 +16,7 @@ pub fn take(ledger: &mut Ledger, plan: &Plan, message: MessageIx, late: bool) ->
     }
     let overtaken = |&&later: &&MessageIx| {
         let later = &ledger.notes[later];
-        later.id > note.id && later.position > note.position && later.position > later.refused && !later.is_doubtful
+        later.id > note.id && later.first > note.position && later.position > later.refused && !later.is_doubtful
     };
     let Some(&later) = before.iter().rev().find(overtaken) else { return Ok(()) };
     let excused = plan.may_be_late() && note.claimed_few;

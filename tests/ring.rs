@@ -105,6 +105,39 @@ fn a_sleep_ends_at_its_deadline_also_when_an_earlier_one_follows() {
 }
 
 #[test]
+fn work_that_comes_while_the_bell_is_armed_prevents_the_sleep() {
+    inside(async |mut sockets| {
+        let mut looks = 0;
+        let is_idle = || {
+            looks += 1;
+            looks == 1
+        };
+        let deadline = Some(Instant::now() + PATIENCE);
+        sockets.sleep(Sleep { deadline, has_company: false }, is_idle).await.unwrap();
+        assert_eq!((looks, sockets.counters().sleeps), (2, 0));
+    });
+}
+
+#[test]
+fn a_watch_for_one_event_becomes_one_for_good() {
+    inside(async |mut sockets| {
+        let (fd, mut client) = pair();
+        let key = sockets.adopt_once(fd).unwrap();
+        sockets.watch(key).unwrap();
+        for round in 0..3 {
+            client.write_all(b"x").unwrap();
+            let mut events = Vec::new();
+            while events.is_empty() {
+                sockets.sleep(Sleep::default(), || true).await.unwrap();
+                sockets.gather(&mut events).unwrap();
+            }
+            assert!(matches!(events[0], SocketEvent::Readable(at) if at == key), "{round}");
+            assert_eq!(sockets.read(key, &mut [0; 8]).unwrap(), 1);
+        }
+    });
+}
+
+#[test]
 fn files_go_on_while_the_loop_is_busy() {
     inside(async |mut sockets| {
         let finished = std::rc::Rc::new(std::cell::Cell::new(false));

@@ -5,7 +5,7 @@
 
 use crate::event::{Action, CoreEvent};
 use crate::id::NodeId;
-use crate::mailbox::{MailboxId, Mailboxes};
+use crate::mailbox::{MailboxId, Mailboxes, Sums};
 use crate::peer::{Message, ToCore, ToCores};
 use crate::shard::{Shard, Turn};
 use crate::storage::StorageEvent;
@@ -15,6 +15,10 @@ pub use crate::shard::{CoreConfig, CoreCounts};
 
 /// Between two looks at tombstones, leases and a part of the mailboxes, in ms.
 const SWEEP_MS: u64 = 1_000;
+/// The same while there are more tombstones to forget than one look may.
+const AGAIN_MS: u64 = 10;
+/// Tombstones forgotten per look, so that no turn is long.
+const FORGET_BUDGET: usize = 2_048;
 /// Looks until every mailbox was looked at once.
 const SWEEPS: usize = 60;
 
@@ -25,21 +29,6 @@ pub struct CoreNode {
     mailboxes: Mailboxes,
     sweep_ms: u64,
     sweep_at: u32,
-}
-
-/// Sums over the mailboxes of an executor. Costs a walk over all of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Inboxes {
-    /// Mailboxes, with messages or without.
-    pub mailboxes: usize,
-    /// Inboxes with messages.
-    pub inboxes: usize,
-    /// Messages in them.
-    pub messages: u64,
-    /// Bytes of their bodies.
-    pub bytes: u64,
-    /// Users who are there.
-    pub online: usize,
 }
 
 impl CoreNode {
@@ -64,6 +53,9 @@ impl CoreNode {
             CoreEvent::LinkDown(node) => self.shard.on_link_down(turn, &mut self.mailboxes, node),
             CoreEvent::Tick => self.on_tick(turn),
         }
+        if self.shard.has_too_many_tombstones() {
+            self.shard.forget_tombstones(turn, &mut self.mailboxes, FORGET_BUDGET);
+        }
     }
 
     /// When the next `Tick` is wanted, in monotonic ms; `None`: not before another event.
@@ -83,19 +75,9 @@ impl CoreNode {
         (self.shard.unflushed(), self.shard.unlogged_bytes(), self.shard.tombstones())
     }
 
-    /// Sums over the mailboxes; walks over all of them.
-    pub fn inboxes(&mut self) -> Inboxes {
-        let mut sums = Inboxes { mailboxes: self.mailboxes.len(), ..Inboxes::default() };
-        for id in self.mailboxes.numbers() {
-            let Some(mailbox) = self.mailboxes.mailbox(id) else { continue };
-            sums.online += usize::from(mailbox.presence.login().is_some());
-            if let Some(held) = mailbox.held.as_ref().filter(|held| !held.inbox.is_empty()) {
-                sums.inboxes += 1;
-                sums.messages += held.inbox.len() as u64;
-                sums.bytes += held.bytes;
-            }
-        }
-        sums
+    /// Sums over the inboxes, and how many users are there.
+    pub fn sums(&self) -> (Sums, usize) {
+        self.shard.sums()
     }
 
     fn on_peer(&mut self, turn: &mut Turn<'_>, from: NodeId, message: ToCore) {
@@ -164,8 +146,8 @@ impl CoreNode {
             }
         }
         if turn.now.mono_ms >= self.sweep_ms {
-            self.sweep_ms = turn.now.mono_ms + SWEEP_MS;
-            self.shard.forget_tombstones(turn, &mut self.mailboxes);
+            let more = self.shard.forget_tombstones(turn, &mut self.mailboxes, FORGET_BUDGET);
+            self.sweep_ms = turn.now.mono_ms + if more { AGAIN_MS } else { SWEEP_MS };
             self.shard.end_leases(turn, &mut self.mailboxes);
             self.sweep(turn);
         }

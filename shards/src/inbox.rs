@@ -103,6 +103,7 @@ impl Inbox {
         match self.chunks.back_mut() {
             Some(last) if last.back().is_some_and(|e| e.key() < key) => {
                 if last.len() < CHUNK {
+                    make_room(last);
                     last.push_back(entry);
                 } else {
                     self.chunks.push_back(VecDeque::from([entry]));
@@ -117,9 +118,12 @@ impl Inbox {
     fn insert_within(&mut self, key: EntryKey, entry: Entry) {
         let Err((chunk, at)) = self.find(key) else { panic!("the entry is in the inbox already") };
         let list = &mut self.chunks[chunk];
+        make_room(list);
         list.insert(at, entry);
         if list.len() > CHUNK {
-            let upper = list.split_off(CHUNK / 2);
+            let mut upper = list.split_off(CHUNK / 2);
+            list.shrink_to_fit();
+            upper.shrink_to_fit();
             self.chunks.insert(chunk + 1, upper);
         }
     }
@@ -207,6 +211,13 @@ impl Inbox {
             return Ok((chunk, 0));
         }
         list.binary_search_by(|entry| entry.key().cmp(&key)).map(|at| (chunk, at)).map_err(|at| (chunk, at))
+    }
+}
+
+/// Grows a full chunk by a little: most inboxes are small, and doubling would waste half of the large ones.
+fn make_room(list: &mut VecDeque<Entry>) {
+    if list.len() == list.capacity() {
+        list.reserve_exact((list.len() / 8).max(2));
     }
 }
 

@@ -45,7 +45,7 @@ impl Default for LogConfig {
         LogConfig {
             segment_bytes: 16 << 20,
             body_bytes_max: 64 << 10,
-            batch_bytes_max: 4 << 20,
+            batch_bytes_max: 512 << 10,
             read_bytes_max: 128 << 10,
             reads_max: 4,
             salt: 0,
@@ -235,8 +235,8 @@ pub struct Log {
     giving_up: Option<GivingUp>,
     /// The last of `segments` takes appends.
     is_open: bool,
-    /// A prepared segment that has no records yet.
-    spare: bool,
+    /// Prepared segments that have no records yet.
+    spares: u32,
     preparing: Preparing,
     /// Appends that wait for a segment.
     waiting: VecDeque<Record>,
@@ -272,7 +272,7 @@ impl Log {
             reading: Reading::default(),
             giving_up: None,
             is_open: false,
-            spare: false,
+            spares: 0,
             preparing: Preparing::No,
             waiting: VecDeque::new(),
             is_full: false,
@@ -319,6 +319,11 @@ impl Log {
         self.segments.len()
     }
 
+    /// Whether something waits for time to pass: for room, for a retry, or for the marker of a log that went quiet.
+    pub fn wants_tick(&self) -> bool {
+        self.is_full || !self.waiting.is_empty() || self.giving_up.is_some() || self.staging.is_unmarked()
+    }
+
     /// Whether the disk has no room for entries.
     pub fn is_full(&self) -> bool {
         self.is_full
@@ -331,12 +336,12 @@ impl Log {
 
     /// What it is doing, for reports of tests.
     pub fn state(&self) -> String {
-        let Log { is_open, spare, preparing, is_removing, giving_up, .. } = self;
+        let Log { is_open, spares, preparing, is_removing, giving_up, .. } = self;
         let (segments, used, live) = (self.segments(), self.used_bytes(), self.live_bytes());
         let (waiting, oldest) = (self.waiting.len(), self.segments.oldest().map(|(number, s)| (number, s.live_records)));
         format!(
             "{segments} segments, {used} bytes, {live} live, oldest {oldest:?}, {waiting} waiting, open {is_open}, \
-             spare {spare}, {preparing:?}, removing {is_removing}, {giving_up:?}"
+             {spares} spare, {preparing:?}, removing {is_removing}, {giving_up:?}"
         )
     }
 
@@ -382,15 +387,15 @@ impl Log {
 
     fn enter_spare(&mut self) {
         assert!(self.segments.next() < SEGMENTS_MAX, "segment numbers are used up");
-        self.spare = false;
+        self.spares -= 1;
         self.is_open = true;
         self.segments.push(Segment::default());
     }
 
-    /// Bytes left in the open segment, and in the spare one.
+    /// Bytes left in the open segment, and in the spare ones.
     fn left(&self) -> (u32, u32) {
         let here = if self.is_open { self.config.segment_bytes - self.end().offset } else { 0 };
-        (here, if self.spare { self.config.segment_bytes } else { 0 })
+        (here, self.spares * self.config.segment_bytes)
     }
 
     /// What is left at the end of the last segment is kept for tombstones, and the last of it for copies: so inboxes can
@@ -401,7 +406,7 @@ impl Log {
         let (here, spare) = self.left();
         let (place, left) = if here >= need {
             (Room::Here, here - need + spare)
-        } else if self.spare {
+        } else if self.spares > 0 {
             (Room::NextSegment, spare - need - COMMIT_BYTES as u32)
         } else {
             (Room::Wait, 0)
@@ -416,15 +421,16 @@ impl Log {
         }
     }
 
-    /// Bytes that this append has to leave.
+    /// Bytes that this append has to leave. A tombstone has half the bytes of a short entry: with three quarters of a
+    /// segment the oldest one can be emptied and given up even so.
     fn kept_free(&self, record: &Record, left: u32) -> u32 {
         let whole = self.config.segment_bytes;
-        if left >= whole / 2 {
+        if left >= whole / 4 * 3 {
             return 0;
         }
         match record {
             Record::Entry(_) if self.giving_up.as_ref().is_some_and(|segment| segment.is_copy(record)) => 0,
-            Record::Entry(_) => whole / 2,
+            Record::Entry(_) => whole / 4 * 3,
             Record::Tombstone { .. } | Record::Complete => whole / 8,
         }
     }
@@ -436,7 +442,8 @@ impl Log {
         }
     }
 
-    /// Asks for another segment while there is still room in this one.
+    /// Asks for another segment while there is still room in this one. Two spare ones are made only for a record that
+    /// would not leave enough of one.
     fn prepare(&mut self, now_ms: u64, out: &mut Vec<LogAction>) {
         let may = match self.preparing {
             Preparing::No => true,
@@ -445,17 +452,19 @@ impl Log {
         };
         let is_idle = !self.is_open && self.waiting.is_empty() && !self.is_full;
         let (here, spare) = self.left();
-        let is_low = u64::from(here) + u64::from(spare) < u64::from(self.config.segment_bytes / 4 * 3);
-        if may && !is_idle && (is_low || !self.waiting.is_empty()) && !self.spare {
+        let is_low = here + spare < self.config.segment_bytes / 8 * 7;
+        let is_short = !self.waiting.is_empty() && self.spares < 2;
+        if may && !is_idle && (is_low || is_short) {
             self.preparing = Preparing::Asked;
-            out.push(LogAction::Prepare { segment: self.segments.next() });
+            out.push(LogAction::Prepare { segment: self.segments.next() + self.spares });
         }
     }
 
     fn on_prepared(&mut self, now_ms: u64, segment: u32, out: &mut Vec<LogAction>) {
-        debug_assert_eq!(segment, self.segments.next());
+        // The open segment may have been left for a spare one meanwhile, which moves both by one.
+        debug_assert_eq!(segment, self.segments.next() + self.spares);
         self.preparing = Preparing::No;
-        self.spare = true;
+        self.spares += 1;
         self.tell_full(false, out);
         self.admit_waiting(now_ms, out);
     }

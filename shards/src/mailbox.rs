@@ -8,7 +8,7 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 
 use crate::id::{Slot, UserId};
-use crate::inbox::{EntryKey, Inbox};
+use crate::inbox::{Entry, EntryKey, Inbox};
 use crate::peer::{Asker, Message};
 use crate::presence::Presence;
 use crate::slot::slot_of;
@@ -16,6 +16,17 @@ use crate::slot::slot_of;
 /// A mailbox of this executor. Numbers are used again once nothing refers to the mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MailboxId(pub u32);
+
+/// Sums over the inboxes of an executor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Inboxes with messages.
+    pub inboxes: u64,
+    /// Messages in them.
+    pub messages: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+}
 
 /// The messages of one user.
 #[derive(Debug, Default)]
@@ -52,6 +63,31 @@ pub struct Mailbox {
     pub held: Option<Box<Held>>,
     /// Tombstones and pending appends that refer to this mailbox.
     pub references: u32,
+}
+
+impl Held {
+    /// Puts an entry into the inbox.
+    pub fn insert(&mut self, sums: &mut Sums, entry: Entry) {
+        let bytes = u64::from(entry.bytes);
+        sums.inboxes += u64::from(self.inbox.is_empty());
+        sums.messages += 1;
+        (self.bytes, sums.bytes) = (self.bytes + bytes, sums.bytes + bytes);
+        self.inbox.insert(entry);
+    }
+
+    /// Takes an entry out of the inbox.
+    pub fn remove(&mut self, sums: &mut Sums, key: EntryKey) -> Option<Entry> {
+        let entry = self.inbox.remove(key)?;
+        let bytes = u64::from(entry.bytes);
+        sums.inboxes -= u64::from(self.inbox.is_empty());
+        sums.messages -= 1;
+        (self.bytes, sums.bytes) = (self.bytes - bytes, sums.bytes - bytes);
+        if entry.out {
+            self.out_messages -= 1;
+            self.out_bytes -= bytes;
+        }
+        Some(entry)
+    }
 }
 
 impl Mailbox {

@@ -58,6 +58,12 @@ impl Presence {
         (self.online, self.drains, self.last_seen) = (false, false, wall_ms);
     }
 
+    /// The link to the session's edge was lost: nothing is sent until it registers again, or what was lost with the link
+    /// would be overtaken.
+    pub fn stop_draining(&mut self) {
+        self.drains = false;
+    }
+
     /// The phase of a session has grown.
     pub fn on_phase(&mut self, login: Login, phase: Phase) {
         if self.online && self.highest == Some(login) {

@@ -69,6 +69,8 @@ struct Pair {
     queue: VecDeque<Sent>,
     /// How many of the queue are `Out`.
     outstanding: u32,
+    /// The node to which they were sent, whatever the path has become since.
+    out_at: Option<NodeId>,
     /// A bounce stopped the pair: nothing is sent until nothing is outstanding (rule 3).
     switching: bool,
     /// A grant was given: nothing is sent until nothing is outstanding (rule 4).
@@ -195,7 +197,7 @@ impl Router {
                 Path::Inbox(core) => core == Some(node),
                 Path::Direct(grant) => grant.login.at.node == node,
             };
-            if !on_it {
+            if !on_it && (pair.outstanding == 0 || pair.out_at != Some(node)) {
                 if pair.granted.is_some_and(|grant| grant.login.at.node == node) {
                     pair.granted = None;
                     pair.settle(edge, me);
@@ -313,6 +315,7 @@ impl Pair {
             path: Path::Inbox(None),
             queue: VecDeque::new(),
             outstanding: 0,
+            out_at: None,
             switching: false,
             granted: None,
             undelivered: None,
@@ -335,6 +338,7 @@ impl Pair {
         if let Path::Direct(grant) = self.path {
             let message = ToEdge::Direct { to: grant, message, origin };
             edge.counts.direct += 1;
+            self.out_at = Some(grant.login.at.node);
             edge.out.push(Action::Peer(Peer::Edge { at: grant.login.at, message }));
         } else {
             let Some(node) = self.core(edge) else {
@@ -344,6 +348,7 @@ impl Pair {
             };
             let user = self.recipient.clone();
             edge.counts.inbox += 1;
+            self.out_at = Some(node);
             let message = ToCore::Append { user, message, origin };
             edge.out.push(Action::Peer(Peer::Core { node, slot: self.slot, message }));
         }

@@ -16,7 +16,7 @@ use crate::frame::Code;
 use crate::id::{Body, ExecutorId, Grant, Key, MessageId, NodeId, ReturnAddress, Sequence, Slot};
 use crate::inbox::{Content, Entry, EntryKey};
 use crate::limits::CoreLimits;
-use crate::mailbox::{Mailbox, MailboxId};
+use crate::mailbox::{Mailbox, MailboxId, Sums};
 use crate::mutant::{self, Mutant};
 use crate::names::Senders;
 use crate::peer::{Message, Peer, Refusal, ToCore, ToEdge};
@@ -174,6 +174,8 @@ pub struct Shard {
     unflushed_bytes: u64,
     full: bool,
     counts: CoreCounts,
+    sums: Sums,
+    online: usize,
 }
 
 impl Shard {
@@ -195,8 +197,15 @@ impl Shard {
             unflushed_bytes: 0,
             full: false,
             counts: CoreCounts::default(),
+            sums: Sums::default(),
+            online: 0,
             config,
         }
+    }
+
+    /// Sums over the inboxes, and how many users are there.
+    pub fn sums(&self) -> (Sums, usize) {
+        (self.sums, self.online)
     }
 
     /// The counters.
@@ -217,6 +226,11 @@ impl Shard {
     /// How many tombstones are remembered.
     pub fn tombstones(&self) -> usize {
         self.tombstones.len()
+    }
+
+    /// Whether they are more than may be.
+    pub fn has_too_many_tombstones(&self) -> bool {
+        self.tombstones.len() > self.config.limits.tombstones_max
     }
 
     /// A SEND at a core (rule 8).
@@ -293,8 +307,7 @@ impl Shard {
         let is_fresh = turn.now.wall_ms().saturating_sub(sent_at) < log_delay_ms;
         let present = is_fresh && mailbox.presence.drains().is_some() && self.can_send(mailbox.slot);
         let held = mailbox.held();
-        held.bytes += bytes;
-        held.inbox.insert(entry);
+        held.insert(&mut self.sums, entry);
         held.unlogged.push_back((turn.now.mono_ms + log_delay_ms, key));
         self.pump(turn, mailbox);
         if present {
@@ -357,12 +370,7 @@ impl Shard {
     /// Makes an entry a tombstone, here and at the replicas that have it.
     fn take(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), key: EntryKey) -> Option<Entry> {
         let held = mailbox.held.as_mut()?;
-        let entry = held.inbox.remove(key)?;
-        held.bytes -= u64::from(entry.bytes);
-        if entry.out {
-            held.out_messages -= 1;
-            held.out_bytes -= u64::from(entry.bytes);
-        }
+        let entry = held.remove(&mut self.sums, key)?;
         let remembers = !mutant::is(Mutant::NoTombstones);
         match entry.content {
             Content::Unlogged(cell) => {

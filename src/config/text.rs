@@ -60,7 +60,12 @@ impl Source {
     /// Replaces every `Env("NAME")` by the value of the variable.
     ///
     /// Errors: a variable that is not set, or whose value is not what the field takes.
-    pub fn with_environment(file: &Path, text: &str, default: &str, environment: Environment) -> Result<Self, ConfigError> {
+    pub fn with_environment(
+        file: &Path,
+        text: &str,
+        default: &str,
+        environment: Environment,
+    ) -> Result<Self, ConfigError> {
         let mut source = Source { file: file.to_path_buf(), text: String::with_capacity(text.len()) };
         let shapes = shapes(default);
         let tokens = tokens(text);

@@ -81,10 +81,10 @@ pub struct Counts {
 }
 
 impl Executor {
-    /// Walks over all mailboxes: not for every turn.
+    /// What this executor is doing.
     pub(super) fn status(&mut self) -> ExecutorStatus {
         let (edge, core) = (self.edge.counts(), self.core.counts());
-        let inboxes = self.core.inboxes();
+        let (sums, _) = self.core.sums();
         let mut log = self.engine.status();
         log.unflushed_bytes = self.core.waiting().0.1;
         let limits = [
@@ -114,8 +114,8 @@ impl Executor {
                 bounced: edge.bounced,
                 refused: self.counts.refused,
             },
-            inboxes: inboxes.inboxes as u64,
-            inbox_messages: inboxes.messages,
+            inboxes: sums.inboxes,
+            inbox_messages: sums.messages,
             log,
             turn_us: percentiles(&self.turns),
             mesh_backlog: self.mesh.outbound.backlog_total() as u64,

@@ -145,7 +145,74 @@ pub struct Node {
     /// HOST:PORT.
     pub address: String,
     pub running: Running,
+    place: Place,
+}
+
+/// What of a node is not its process: directories and settings. A node that starts there again finds its data.
+pub struct Place {
     directory: tempfile::TempDir,
+    data: PathBuf,
+}
+
+impl Place {
+    pub fn new() -> Place {
+        let directory = tempfile::tempdir().expect("a directory");
+        let data = directory.path().join("data");
+        Place { directory, data }
+    }
+
+    /// With this configuration.
+    pub fn configured(text: &str) -> Place {
+        let place = Place::new();
+        std::fs::write(place.directory.path().join("iris.ron"), text).expect("written");
+        place
+    }
+
+    /// With its data somewhere else.
+    pub fn with_data_in(mut self, data: &Path) -> Place {
+        self.data = data.to_owned();
+        self
+    }
+
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Everything that nodes here have logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let data = self.data.to_str().expect("UTF-8");
+        let mut command = command(&["serve", "--json", "--listen", "127.0.0.1:0", "--data", data]);
+        let settings = self.directory.path().join("iris.ron");
+        if settings.exists() {
+            command.arg("--config").arg(settings);
+        }
+        command.args(arguments);
+        command
+    }
+
+    /// A node that must not become ready.
+    pub fn refused(&self, arguments: &[&str]) -> Done {
+        run_with(self.command(arguments), "")
+    }
+
+    /// Starts a node. Its standard error goes to [`Place::log`].
+    pub fn start(self, arguments: &[&str]) -> Node {
+        let log = std::fs::File::options().create(true).append(true).open(self.directory.path().join("log"));
+        let mut command = self.command(arguments);
+        command.stderr(log.expect("a log"));
+        let running = Running::start(command);
+        let Some(ready) = running.lines.next() else { panic!("the node does not become ready: {}", self.log()) };
+        let ready: Value = serde_json::from_str(&ready).expect("JSON");
+        assert_eq!(ready["event"], "ready");
+        assert_eq!(ready["pid"], running.child.id());
+        assert_eq!(ready["listen"][0]["transport"], "tcp");
+        let address = ready["listen"][0]["address"].as_str().expect("an address").to_owned();
+        Node { address, running, place: self }
+    }
 }
 
 impl Node {
@@ -155,30 +222,63 @@ impl Node {
     }
 
     pub fn with(arguments: &[&str]) -> Node {
-        Node::at(tempfile::tempdir().expect("a directory"), arguments)
+        Place::new().start(arguments)
     }
 
-    fn at(directory: tempfile::TempDir, arguments: &[&str]) -> Node {
-        let data = directory.path().join("data");
-        let data = data.to_str().expect("UTF-8");
-        let mut command = command(&["serve", "--json", "--listen", "127.0.0.1:0", "--data", data]);
-        command.args(arguments);
-        let running = Running::start(command);
-        let ready = running.lines.next().expect("the node becomes ready");
-        let ready: Value = serde_json::from_str(&ready).expect("JSON");
-        assert_eq!(ready["event"], "ready");
-        assert_eq!(ready["pid"], running.child.id());
-        assert_eq!(ready["listen"][0]["transport"], "tcp");
-        let address = ready["listen"][0]["address"].as_str().expect("an address").to_owned();
-        Node { address, running, directory }
+    /// With this configuration.
+    pub fn configured(text: &str, arguments: &[&str]) -> Node {
+        Place::configured(text).start(arguments)
     }
 
     pub fn data(&self) -> PathBuf {
-        self.path().join("data")
+        self.place.data.clone()
     }
 
     pub fn path(&self) -> &Path {
-        self.directory.path()
+        self.place.directory.path()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.place.log()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.running.child.id()
+    }
+
+    /// What `iris status` says.
+    pub fn status(&self) -> Value {
+        let data = self.place.data.to_str().expect("UTF-8");
+        run(&["status", "--data", data, "--json"]).json()
+    }
+
+    /// Asks for the status until this holds.
+    pub fn until(&self, what: &str, mut holds: impl FnMut(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if holds(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "never {what}: {status}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Resident memory, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// CPU time used so far, in ms.
+    pub fn cpu_ms(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        // The name, in parentheses, may have spaces; utime and stime are the 14th and 15th field, in ticks of 10 ms.
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number") * 10).sum()
     }
 
     /// A client command at this node.
@@ -198,10 +298,24 @@ impl Node {
         wait(&mut self.running.child)
     }
 
+    /// SIGKILL, unless it has ended already. What it leaves behind.
+    pub fn crash(self) -> Place {
+        drop(self.running);
+        self.place
+    }
+
     /// Kills the node and starts another on the same data (and another port).
     pub fn crash_and_restart(self, arguments: &[&str]) -> Node {
-        let Node { running, directory, .. } = self;
-        drop(running);
-        Node::at(directory, arguments)
+        self.crash().start(arguments)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail = log.lines().rev().take(40).collect::<Vec<_>>();
+            tail.iter().rev().for_each(|line| eprintln!("log: {line}"));
+        }
     }
 }

@@ -16,7 +16,7 @@ impl Shard {
         (phase, drain, again): (Phase, bool, bool),
     ) {
         if login.at.node != self.config.node {
-            self.leases.insert((login.at.node, login.at.executor), Some(turn.now.mono_ms));
+            self.on_refresh(turn, login.at.node, login.at.executor);
         }
         match mailbox.presence.on_register(login, phase, drain) {
             Registered::Outnumbered(_) if again => return turn.to_edge(login.at, ToEdge::Replaced { to: login }),
@@ -25,7 +25,10 @@ impl Shard {
                 return turn.to_edge(login.at, ToEdge::Outnumbered { to: login, core, known });
             }
             Registered::Replaced(old) => turn.to_edge(old.at, ToEdge::Replaced { to: old }),
-            Registered::Arrived => tell_watchers(turn, mailbox, PresenceState::Online),
+            Registered::Arrived => {
+                self.online += 1;
+                tell_watchers(turn, mailbox, PresenceState::Online);
+            }
             Registered::Again => {}
         }
         self.recall(mailbox);
@@ -42,6 +45,7 @@ impl Shard {
 
     /// The user is not there any more: what was only in memory goes to the disk (rule 1).
     fn on_absent(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox)) {
+        self.online -= 1;
         self.recall(mailbox);
         self.log_all(turn, (id, mailbox));
         mailbox.settle();

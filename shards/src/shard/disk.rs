@@ -107,11 +107,15 @@ impl Shard {
                     self.answered(at, key);
                 }
                 Pending::Tombstone { mailbox, key, relocates } => {
-                    match self.tombstones.kept_mut(mailbox, key) {
-                        Some(kept) => *kept = Kept::Flushed(place),
-                        None => turn.out.push(Action::Storage(StorageRequest::Trim { place })),
-                    }
-                    if let Some(place) = relocates {
+                    // It may have been forgotten, and its old place trimmed, while it was being relocated.
+                    let dead = match (self.tombstones.kept_mut(mailbox, key), relocates) {
+                        (Some(kept), None) => std::mem::replace(kept, Kept::Flushed(place)),
+                        (Some(kept), Some(old)) if *kept == Kept::Flushed(old) => {
+                            std::mem::replace(kept, Kept::Flushed(place))
+                        }
+                        _ => Kept::Flushed(place),
+                    };
+                    if let Kept::Flushed(place) = dead {
                         turn.out.push(Action::Storage(StorageRequest::Trim { place }));
                     }
                     let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
@@ -232,12 +236,7 @@ impl Shard {
         refusal: Refusal,
     ) {
         let Some(held) = mailbox.held.as_mut() else { return };
-        let Some(entry) = held.inbox.remove(key) else { return };
-        held.bytes -= u64::from(entry.bytes);
-        if entry.out {
-            held.out_messages -= 1;
-            held.out_bytes -= u64::from(entry.bytes);
-        }
+        let Some(entry) = held.remove(&mut self.sums, key) else { return };
         match entry.content {
             Content::Unlogged(cell) => {
                 self.unlogged_bytes -= u64::from(entry.bytes);
@@ -370,8 +369,7 @@ impl Shard {
             }
             return self.senders.release(sender);
         }
-        held.bytes += u64::from(bytes);
-        held.inbox.insert(Entry {
+        let entry = Entry {
             id: key.0,
             sender,
             content: Content::Flushed(place),
@@ -382,7 +380,8 @@ impl Shard {
             out: false,
             told: true,
             copies: 0,
-        });
+        };
+        held.insert(&mut self.sums, entry);
     }
 
     fn recover_tombstone(
@@ -397,9 +396,8 @@ impl Shard {
         let (id, mailbox) = mailboxes.open(user);
         let key = (name.id, sender);
         if let Some(held) = mailbox.held.as_mut()
-            && let Some(entry) = held.inbox.remove(key)
+            && let Some(entry) = held.remove(&mut self.sums, key)
         {
-            held.bytes -= u64::from(entry.bytes);
             self.senders.release(sender);
             if let Content::Flushed(place) = entry.content {
                 turn.out.push(Action::Storage(StorageRequest::Trim { place }));
@@ -416,18 +414,18 @@ impl Shard {
             }
             self.senders.release(sender);
         }
-        self.forget_tombstones(turn, mailboxes);
     }
 
-    /// Forgets tombstones that are too old or too many.
-    pub fn forget_tombstones(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
+    /// Forgets tombstones that are too old or too many, at most `budget` of them. Whether there may be more.
+    pub fn forget_tombstones(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, budget: usize) -> bool {
         let limits = &self.config.limits;
         let before_ms = match self.may_forget() {
             true => turn.now.mono_ms.saturating_sub(limits.tombstone_keep_ms),
             false => 0,
         };
         let most = limits.tombstones_max;
-        while let Some(forgotten) = self.tombstones.forget(before_ms, most) {
+        for _ in 0..budget {
+            let Some(forgotten) = self.tombstones.forget(before_ms, most) else { return false };
             self.counts.tombstones_full += u64::from(self.tombstones.len() >= most);
             if let Kept::Flushed(place) = forgotten.kept {
                 turn.out.push(Action::Storage(StorageRequest::Trim { place }));
@@ -435,6 +433,7 @@ impl Shard {
             let mailbox = mailboxes.mailbox(forgotten.mailbox).expect("a mailbox with references stays");
             self.answered(mailbox, forgotten.key);
         }
+        true
     }
 
     /// Drops what has waited longer than inboxes keep messages.

@@ -77,11 +77,20 @@ impl Shard {
         for id in mailboxes.numbers() {
             if let Some(mailbox) = mailboxes.mailbox(id) {
                 mailbox.keep_watchers(|asker| asker.login.at.node != node);
+                if mailbox.presence.location().is_some_and(|at| at.node == node) {
+                    mailbox.presence.stop_draining();
+                    self.recall(mailbox);
+                    self.log_all(turn, (id, mailbox));
+                }
             }
         }
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.on_link_down();
         self.reading.left.retain(|&(asker, _), _| asker != node);
+        self.reading.entries.retain(|_, askers| {
+            askers.retain(|&(asker, _)| asker != node);
+            !askers.is_empty()
+        });
         self.become_served(turn, mailboxes);
     }
 

@@ -10,6 +10,9 @@ use crate::connection::{Answer, Connection, Down, Up};
 use crate::ledger::{ClientIx, ConnectionIx, MessageIx, Told};
 use crate::world::World;
 
+/// Times that a client logs in again after everything was healed.
+const TAKEN_OVER_MAX: u32 = 2;
+
 #[derive(Debug, Clone, Copy)]
 enum Act {
     Read(ConnectionIx),
@@ -113,6 +116,7 @@ impl World {
         client.transmitted += 1;
         let connection = &mut self.connections[connection];
         connection.sent.push((message, Answer::None));
+        connection.heard.push(false);
         if !connection.is_ended {
             connection.up.push_back(Up::Send(Sequence(connection.sent.len() as u64)));
         }
@@ -185,18 +189,24 @@ impl World {
             Down::Confirm { level, run } => {
                 for sequence in run.0.0..=run.1.0 {
                     let (message, _) = self.connections[connection].sent[sequence as usize - 1];
-                    self.on_confirm(ix, message, level);
+                    let again = std::mem::replace(&mut self.connections[connection].heard[sequence as usize - 1], true);
+                    self.on_confirm(ix, (message, again), level);
                 }
             }
             Down::Refused { sequence, code, wait_ms } => {
                 let (message, _) = self.connections[connection].sent[sequence.0 as usize - 1];
+                self.connections[connection].heard[sequence.0 as usize - 1] = true;
                 self.on_refused(ix, message, code, wait_ms);
             }
             Down::Presence { about, state, .. } => drop(self.clients[ix].seen.insert(about, state)),
             Down::Close { code, wait_ms } => {
                 let away = self.rng.range(0, 20_000).max(u64::from(wait_ms) * 1_000);
-                self.clients[ix].is_out = code == Code::TakenOver;
-                self.clients[ix].disconnect(self.now_us + away);
+                let client = &mut self.clients[ix];
+                client.disconnect(self.now_us + away);
+                if code == Code::TakenOver {
+                    client.taken_over += u32::from(self.is_healed);
+                    client.is_out = !self.is_healed || client.taken_over > TAKEN_OVER_MAX;
+                }
             }
             Down::Drain { wait_ms } => {
                 self.clients[ix].disconnect(self.now_us + u64::from(wait_ms) * 1_000);
@@ -211,9 +221,10 @@ impl World {
         }
     }
 
-    fn on_confirm(&mut self, ix: ClientIx, message: MessageIx, level: Level) {
+    /// `again`: this SEND had its answer; what comes now frees nothing.
+    fn on_confirm(&mut self, ix: ClientIx, (message, again): (MessageIx, bool), level: Level) {
         let told = if level == Level::Delivered { Told::Delivered } else { Told::Stored };
-        if self.clients[ix].answered(message) && slow::applies(&self.plan) {
+        if !again && self.clients[ix].answered(message) && slow::applies(&self.plan) {
             let verdict = slow::confirmed(&self.ledger, &self.plan, message, self.now_us);
             self.judge(verdict);
         }

@@ -26,6 +26,8 @@ pub struct Client {
     pub reading: Vec<ConnectionIx>,
     /// Taken over: stays away until it is told to log in again.
     pub is_out: bool,
+    /// How often that happened after everything was healed.
+    pub taken_over: u32,
     /// Does not connect before.
     pub away_until_us: u64,
     /// The application takes nothing.
@@ -68,6 +70,7 @@ impl Client {
             connection: None,
             reading: Vec::new(),
             is_out: false,
+            taken_over: 0,
             away_until_us: 0,
             is_paused: false,
             is_deaf: false,

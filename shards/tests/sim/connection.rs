@@ -70,6 +70,8 @@ pub struct Connection {
     pub down: VecDeque<Down>,
     /// Sequence n + 1 is the message at n, and its answer.
     pub sent: Vec<(MessageIx, Answer)>,
+    /// For each of them, whether the client has read its first answer.
+    pub heard: Vec<bool>,
     /// Everything before this has an answer.
     pub answered_below: usize,
     /// Sequence n + 1 is the message at n.
@@ -97,6 +99,7 @@ impl Connection {
             up: VecDeque::from([Up::Hello]),
             down: VecDeque::new(),
             sent: Vec::new(),
+            heard: Vec::new(),
             answered_below: 0,
             delivered: Vec::new(),
             unacknowledged: BTreeSet::new(),

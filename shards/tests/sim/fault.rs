@@ -84,6 +84,7 @@ impl World {
         self.armed_messages.clear();
         self.refreshes_lost = false;
         self.is_prompt = true;
+        self.is_healed = true;
         self.plan.out_frames_max = 100_000;
         for node in 0..self.processes.len() {
             let process = &mut self.processes[node];
@@ -195,7 +196,8 @@ impl World {
     fn relocate(&mut self, client: ClientIx) {
         let up = |node: &usize| self.plan.nodes[*node].edge && self.processes[*node].is_up();
         let edges: Vec<usize> = (0..self.processes.len()).filter(up).collect();
-        if !edges.is_empty() {
+        let is_there = self.connection_of(client).is_some_and(|connection| self.connections[connection].is_welcomed);
+        if !edges.is_empty() && is_there {
             let node = self.rng.pick(&edges);
             self.connect_to(client, node);
         }

@@ -45,6 +45,8 @@ pub struct World {
     pub refreshes_lost: bool,
     /// Everything is prompt: time passes only when nothing can be done.
     pub is_prompt: bool,
+    /// The faults have stopped: who is taken over by a login of its own that was on its way logs in again.
+    pub is_healed: bool,
     pub broken: Option<Violation>,
     pub trace: bool,
     next_op: usize,
@@ -73,6 +75,7 @@ impl World {
             armed_messages: Vec::new(),
             refreshes_lost: false,
             is_prompt: plan.pace.time_permille == 0,
+            is_healed: false,
             broken: None,
             trace: false,
             next_op: 0,
@@ -214,14 +217,15 @@ impl World {
 
     /// Everybody asks for everybody, before and after one user has left.
     fn check_presence(&mut self) -> Verdict {
+        let lease_us = self.plan.core.lease_ms * 1_000;
+        self.run_until(self.now_us + lease_us);
         self.check_lookups(None)?;
         let leaving = self.rng.index(self.clients.len());
         self.clients[leaving].is_out = true;
         if let Some(connection) = self.clients[leaving].connection {
             self.cut_connection(connection, 1_000, 0);
         }
-        let until = self.now_us + 3 * self.plan.core.lease_ms * 1_000;
-        self.run_until(until);
+        self.run_until(self.now_us + 3 * lease_us);
         self.check_lookups(Some(leaving))
     }
 

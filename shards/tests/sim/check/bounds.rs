@@ -11,11 +11,11 @@ use crate::plan::Plan;
 /// Ticks of one executor at one moment before its timer counts as busy.
 pub const TICKS_MAX: u32 = 1_000;
 
-/// DELIVER, already counted in.
+/// DELIVER, already counted in. A page counts twice: what one core has sent may still be out when another drains.
 pub fn deliver(plan: &Plan, connection: &Connection, sequence: Sequence) -> Verdict {
     let count = connection.delivered.len() as u64;
     ensure(sequence.0 == count, "bounds", || format!("DELIVER {sequence:?} is the {count}th of its connection"))?;
-    let most = u64::from(plan.edge.delivery_messages_max) + u64::from(plan.core.page_messages);
+    let most = u64::from(plan.edge.delivery_messages_max) + 2 * u64::from(plan.core.page_messages);
     let unacknowledged = connection.unacknowledged.len() as u64;
     ensure(unacknowledged <= most, "bounds", || {
         format!(

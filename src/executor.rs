@@ -235,6 +235,8 @@ impl Executor {
         for listener in self.listeners.drain(..) {
             self.sockets.listen(listener)?;
         }
+        // Nobody waits for the turns of a recovery.
+        self.turns.reset();
         self.seat.ready();
         Ok(())
     }

@@ -23,7 +23,7 @@ use crate::cpus::{CpuError, CpuWish, Layout};
 use crate::executor::{Control, Executor, MeshItem, Names, Parts};
 use crate::mesh::{Endpoint, mesh};
 use crate::preflight::{self, ListenSettings, PreflightError};
-use crate::runtime::{Executors, Seat, RuntimeError, bells};
+use crate::runtime::{Executors, RuntimeError, Seat, bells};
 use crate::service::Service;
 use crate::storage::{DataDir, LogSeat, StorageError, StorageOptions};
 
@@ -210,8 +210,7 @@ fn ask(lines: &[Line]) -> Vec<ExecutorStatus> {
     lines.iter().for_each(|line| line.tell(Control::Status(sender.clone())));
     drop(sender);
     let deadline = Instant::now() + STATUS_PATIENCE;
-    let mut statuses: Vec<ExecutorStatus> =
-        std::iter::from_fn(|| answers.recv_deadline(deadline).ok()).collect();
+    let mut statuses: Vec<ExecutorStatus> = std::iter::from_fn(|| answers.recv_deadline(deadline).ok()).collect();
     statuses.sort_by_key(|status| status.id);
     statuses
 }

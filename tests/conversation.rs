@@ -23,7 +23,8 @@ fn settle(clients: &mut [Client]) {
         clients.iter().all(|client| client.open.is_empty()) && sent == taken
     };
     while !is_done(clients) {
-        let state = || clients.iter().map(|client| format!("{}: {}\n", client.name, client.summary())).collect::<String>();
+        let state =
+            || clients.iter().map(|client| format!("{}: {}\n", client.name, client.summary())).collect::<String>();
         assert!(std::time::Instant::now() < deadline, "not everything arrives:\n{}", state());
         for client in clients.iter_mut() {
             assert!(client.pump(Duration::from_millis(1)), "{} lost its connection", client.name);

@@ -1,5 +1,8 @@
 //! The network ring of one executor, used directly: keys, deadlines, connects, the end of listening.
 
+// `allow-unwrap-in-tests` does not reach what tests call.
+#![allow(clippy::unwrap_used)]
+
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;

@@ -1,5 +1,8 @@
 //! Echo servers over the network ring of real executors, and what clients do to them.
 
+// `allow-unwrap-in-tests` does not reach what tests call.
+#![allow(clippy::unwrap_used)]
+
 mod echo;
 
 use std::collections::HashMap;

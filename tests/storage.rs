@@ -137,7 +137,13 @@ impl Node {
 
     fn state(&self) -> String {
         let logs = self.logs.iter().map(|Engine::Log(log)| log.log().map(|log| log.state()));
-        format!("{} flushed, {} failed, full {:?}, {:?}", self.flushed.len(), self.failed, self.full, logs.collect::<Vec<_>>())
+        format!(
+            "{} flushed, {} failed, full {:?}, {:?}",
+            self.flushed.len(),
+            self.failed,
+            self.full,
+            logs.collect::<Vec<_>>()
+        )
     }
 
     fn append(&mut self, n: u64) {
@@ -286,7 +292,8 @@ fn another_number_of_executors_finds_the_same() {
             assert!(node.damaged.is_empty());
             node.append_all(last..last + 100).await;
             assert!(!stranger.exists());
-            let generations = std::fs::read_dir(dir.path()).unwrap().filter(|file| file.as_ref().unwrap().path().is_dir());
+            let generations =
+                std::fs::read_dir(dir.path()).unwrap().filter(|file| file.as_ref().unwrap().path().is_dir());
             assert_eq!(generations.count(), 1);
         }
     });

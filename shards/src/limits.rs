@@ -106,7 +106,7 @@ impl Default for CoreLimits {
             unlogged_bytes_max: 16 << 20,
             unflushed_bytes_max: 64 << 20,
             tombstone_keep_ms: 120_000,
-            tombstones_max: 131_072,
+            tombstones_max: 65_536,
             watchers_max: 1_024,
             absent_users_max: 1_000_000,
             lease_ms: 15_000,

@@ -338,7 +338,8 @@ impl Log {
     pub fn state(&self) -> String {
         let Log { is_open, spares, preparing, is_removing, giving_up, .. } = self;
         let (segments, used, live) = (self.segments(), self.used_bytes(), self.live_bytes());
-        let (waiting, oldest) = (self.waiting.len(), self.segments.oldest().map(|(number, s)| (number, s.live_records)));
+        let (waiting, oldest) =
+            (self.waiting.len(), self.segments.oldest().map(|(number, s)| (number, s.live_records)));
         format!(
             "{segments} segments, {used} bytes, {live} live, oldest {oldest:?}, {waiting} waiting, open {is_open}, \
              {spares} spare, {preparing:?}, removing {is_removing}, {giving_up:?}"
@@ -453,7 +454,7 @@ impl Log {
         let is_idle = !self.is_open && self.waiting.is_empty() && !self.is_full;
         let (here, spare) = self.left();
         let is_low = here + spare < self.config.segment_bytes / 8 * 7;
-        let is_short = !self.waiting.is_empty() && self.spares < 2;
+        let is_short = (self.is_full || !self.waiting.is_empty()) && self.spares < 2;
         if may && !is_idle && (is_low || is_short) {
             self.preparing = Preparing::Asked;
             out.push(LogAction::Prepare { segment: self.segments.next() + self.spares });

@@ -82,7 +82,7 @@ impl Held {
         sums.inboxes -= u64::from(self.inbox.is_empty());
         sums.messages -= 1;
         (self.bytes, sums.bytes) = (self.bytes - bytes, sums.bytes - bytes);
-        if entry.out {
+        if entry.is_out() {
             self.out_messages -= 1;
             self.out_bytes -= bytes;
         }
@@ -177,7 +177,8 @@ impl Mailboxes {
             }
         };
         let (list, hashing) = (&self.list, &self.hashing);
-        let hash_of = |id: &MailboxId| list[id.0 as usize].as_ref().map_or(0, |mailbox| hashing.hash_one(&mailbox.user));
+        let hash_of =
+            |id: &MailboxId| list[id.0 as usize].as_ref().map_or(0, |mailbox| hashing.hash_one(&mailbox.user));
         self.by_name.insert_unique(hashing.hash_one(user), id, hash_of);
         id
     }

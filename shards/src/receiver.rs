@@ -312,7 +312,9 @@ impl Receiver {
         if self.direct_messages == 0 {
             return None;
         }
-        self.unacknowledged().find(|delivery| matches!(delivery.source, Source::Direct(_))).map(|oldest| oldest.shown_ms)
+        self.unacknowledged()
+            .find(|delivery| matches!(delivery.source, Source::Direct(_)))
+            .map(|oldest| oldest.shown_ms)
     }
 
     fn has_inbox_deliveries(&self) -> bool {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::event::Action;
 use crate::frame::Code;
-use crate::id::{Body, ExecutorId, Grant, Key, MessageId, NodeId, ReturnAddress, Sequence, Slot};
+use crate::id::{Body, ExecutorId, Grant, Key, MessageId, NodeId, PairId, ReturnAddress, Sequence, Slot};
 use crate::inbox::{Content, Entry, EntryKey};
 use crate::limits::CoreLimits;
 use crate::mailbox::{Mailbox, MailboxId, Sums};
@@ -254,14 +254,15 @@ impl Shard {
         let key = (message.key.id, sender);
         if self.tombstones.contains(id, key) {
             self.counts.repeated += 1;
-            let grant = self.grant(mailbox, key);
+            let grant = self.grant(mailbox, key, origin.pair);
             turn.to_edge(origin.login.at, ToEdge::Delivered { to: origin, last: origin.sequence, grant });
             return self.senders.release(sender);
         }
         if let Some(entry) = mailbox.held.as_mut().and_then(|held| held.inbox.entry_mut(key)) {
             self.counts.repeated += 1;
             if let Some(epoch) = epoch {
-                (entry.epoch, entry.sequence, entry.pair, entry.told) = (epoch, origin.sequence, origin.pair, false);
+                (entry.epoch, entry.sequence, entry.pair) = (epoch, origin.sequence, origin.pair);
+                entry.set_told(false);
             }
             let slot = mailbox.slot;
             let mut run = Run::default();
@@ -273,18 +274,8 @@ impl Shard {
             turn.to_edge(origin.login.at, ToEdge::Refused { to: origin, refusal });
             return self.senders.release(sender);
         }
-        let entry = Entry {
-            id: message.key.id,
-            sender,
-            content: Content::Unlogged(0),
-            sequence: origin.sequence,
-            pair: origin.pair,
-            bytes: message.body.len() as u32,
-            epoch: epoch.unwrap_or(0),
-            out: false,
-            told: false,
-            copies: 0,
-        };
+        let mut entry = Entry::new(key.0, sender, message.body.len() as u32, Content::Unlogged(0));
+        (entry.epoch, entry.sequence, entry.pair) = (epoch.unwrap_or(0), origin.sequence, origin.pair);
         self.insert(turn, (id, mailbox), message, entry);
     }
 
@@ -299,7 +290,7 @@ impl Shard {
         let key = entry.key();
         let bytes = u64::from(entry.bytes);
         let sent_at = message.sent_at;
-        entry.content = Content::Unlogged(self.cells.put(sent_at, message.body));
+        entry.set_content(Content::Unlogged(self.cells.put(sent_at, message.body)));
         self.counts.appended += 1;
         self.unlogged_bytes += bytes;
         let log_delay_ms = self.config.limits.log_delay_ms;
@@ -362,7 +353,7 @@ impl Shard {
 
     fn flush_delivered(&mut self, turn: &mut Turn<'_>, mailbox: &Mailbox, run: Run) {
         if let Some((to, last, newest, _)) = run.0 {
-            let grant = self.grant(mailbox, newest);
+            let grant = self.grant(mailbox, newest, to.pair);
             turn.to_edge(to.login.at, ToEdge::Delivered { to, last, grant });
         }
     }
@@ -372,7 +363,7 @@ impl Shard {
         let held = mailbox.held.as_mut()?;
         let entry = held.remove(&mut self.sums, key)?;
         let remembers = !mutant::is(Mutant::NoTombstones);
-        match entry.content {
+        match entry.content() {
             Content::Unlogged(cell) => {
                 self.cells.clear(cell);
                 self.unlogged_bytes -= u64::from(entry.bytes);
@@ -390,7 +381,7 @@ impl Shard {
         } else {
             self.senders.release(key.1);
         }
-        if !matches!(entry.content, Content::Unlogged(_)) {
+        if !matches!(entry.content(), Content::Unlogged(_)) {
             let taken_at = turn.now.wall_ms();
             self.tell_replicas(turn, mailbox, |user, key| FromReplica::Tombstone { user, key, taken_at }, key);
         }
@@ -412,7 +403,7 @@ impl Shard {
             held.out_bytes += u64::from(entry.bytes);
             self.counts.drained += 1;
             let name = Key { id: key.0, sender: self.senders.name(key.1).clone() };
-            let message = match entry.content {
+            let message = match entry.content() {
                 Content::Unlogged(cell) | Content::Logging(cell) => {
                     let (sent_at, body) = self.cells.at(cell);
                     Some(Message { key: name, sent_at, body })
@@ -437,7 +428,7 @@ impl Shard {
         let Some(login) = mailbox.presence.drains() else { return };
         let Some(held) = mailbox.held.as_mut() else { return };
         while let Some((key, message)) = held.sending.front_mut() {
-            let there = held.inbox.entry(*key).is_some_and(|entry| entry.out);
+            let there = held.inbox.entry(*key).is_some_and(|entry| entry.is_out());
             match (there, message.take()) {
                 (true, Some(message)) => {
                     turn.to_edge(login.at, ToEdge::Deliver { to: login, core: self.config.node, message });
@@ -458,13 +449,13 @@ impl Shard {
         }
     }
 
-    /// A grant for this sender, if nothing older of it is here or can be elsewhere, and nothing of a session before (a
-    /// refused message that is sent again has a lower id than what that session stored; rule 4).
-    fn grant(&self, mailbox: &Mailbox, (id, sender): EntryKey) -> Option<Box<(MessageId, Grant)>> {
+    /// A grant for this sender, if nothing older of it is here or can be elsewhere, and nothing of a session or
+    /// pair before (a refused message that is sent again has a lower id than what those have stored; rule 4).
+    fn grant(&self, mailbox: &Mailbox, (id, sender): EntryKey, pair: PairId) -> Option<Box<(MessageId, Grant)>> {
         let grant = mailbox.presence.grant()?;
         if !mutant::is(Mutant::DirectWheneverLocationIsKnown) {
             let in_step = self.complete && self.peers.values().all(|peer| peer.is_up() && peer.is_synced(mailbox.slot));
-            let ours = |epoch| self.senders.login_of(sender, epoch).is_some();
+            let ours = |entry: &Entry| entry.pair == pair && self.senders.login_of(sender, entry.epoch).is_some();
             let other = mailbox.held.as_ref().is_some_and(|held| held.inbox.has_other(sender, id, GRANT_LOOKS, ours));
             if other || !in_step {
                 return None;

@@ -130,10 +130,14 @@ mod tests {
     #[test]
     fn memory_has_a_bound() {
         let mut inbox = Inbox::default();
-        (0..70_000).for_each(|n| drop(inbox.on_deliver(&format!("user-{}", n % 100), id(n), 1, 1)));
+        for n in 0..70_000 {
+            inbox.on_deliver(&format!("user-{}", n % 100), id(n), 1, 1);
+        }
         assert_eq!(inbox.order.len(), IDS_MAX);
         assert_eq!(inbox.senders.values().map(|sender| sender.states.len()).sum::<usize>(), IDS_MAX);
-        (0..2_000).for_each(|n| drop(inbox.on_deliver("a", id(n), 1, 1)));
+        for n in 0..2_000 {
+            inbox.on_deliver("a", id(n), 1, 1);
+        }
         assert_eq!(inbox.senders["a"].states.len(), IDS_PER_SENDER_MAX);
     }
 }

@@ -131,9 +131,5 @@ pub fn histogram() -> Hdr<u64> {
 
 /// The three figures of a histogram of µs.
 pub fn percentiles(histogram: &Hdr<u64>) -> Histogram {
-    Histogram {
-        p50: histogram.value_at_quantile(0.5),
-        p99: histogram.value_at_quantile(0.99),
-        max: histogram.max(),
-    }
+    Histogram { p50: histogram.value_at_quantile(0.5), p99: histogram.value_at_quantile(0.99), max: histogram.max() }
 }

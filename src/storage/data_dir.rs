@@ -78,11 +78,8 @@ impl DataDir {
         }
         let jobs = disk_thread::start().map_err(failed("start the disk thread of", dir))?;
         let generation = generation_dir(dir, manifest.generation);
-        let seat = |executor| LogSeat {
-            dir: log_dir(&generation, executor),
-            config: config.clone(),
-            jobs: jobs.clone(),
-        };
+        let seat =
+            |executor| LogSeat { dir: log_dir(&generation, executor), config: config.clone(), jobs: jobs.clone() };
         Ok(DataDir { _lock: lock, seats: (0..manifest.executors).map(seat).collect() })
     }
 

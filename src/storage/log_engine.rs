@@ -54,7 +54,11 @@ pub struct LogEngine {
 
 enum State {
     /// Requests wait until everything is recovered.
-    Recovering { scanned: Receiver<Scanned>, waiting: Vec<StorageRequest>, is_closing: bool },
+    Recovering {
+        scanned: Receiver<Scanned>,
+        waiting: Vec<StorageRequest>,
+        is_closing: bool,
+    },
     Open(Box<Log>),
 }
 

@@ -197,10 +197,7 @@ impl Writer {
                 None
             }
             LogAction::Tell(StorageEvent::Failed { .. }) => return Err(WriteError::Full),
-            LogAction::Tell(_)
-            | LogAction::Report(_)
-            | LogAction::Read { .. }
-            | LogAction::Remove { .. } => None,
+            LogAction::Tell(_) | LogAction::Report(_) | LogAction::Read { .. } | LogAction::Remove { .. } => None,
         })
     }
 

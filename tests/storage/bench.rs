@@ -73,7 +73,11 @@ fn measure_append_and_recovery() {
             }
             let seconds = start.elapsed().as_secs_f64();
             let cpu = (cpu() - before).as_nanos() as f64 / done as f64;
-            println!("{name} per commit: {:.0} commits/s, {:.0} appends/s, {cpu:.0} ns CPU per append", commits as f64 / seconds, done as f64 / seconds);
+            println!(
+                "{name} per commit: {:.0} commits/s, {:.0} appends/s, {cpu:.0} ns CPU per append",
+                commits as f64 / seconds,
+                done as f64 / seconds
+            );
             node.flushed.clear();
         }
         node.close().await;
@@ -92,7 +96,10 @@ fn measure_append_and_recovery() {
             }
         }
         let took = start.elapsed();
-        println!("{MESSAGES} appends in {took:?}, {:.0} ns CPU each", (cpu() - before).as_nanos() as f64 / MESSAGES as f64);
+        println!(
+            "{MESSAGES} appends in {took:?}, {:.0} ns CPU each",
+            (cpu() - before).as_nanos() as f64 / MESSAGES as f64
+        );
         node.close().await;
         let (mut dir, bell) = (DataDir::open(&options).unwrap(), Bell::new().unwrap());
         let start = Instant::now();

@@ -19,12 +19,28 @@ use super::process::PATIENCE;
 pub enum Heard {
     Welcome(Grants),
     Deliver(Letter),
-    Confirm { level: u8, copies: u8, ranges: Vec<(u64, u64)> },
-    Refused { sequence: u64, code: Option<Code>, wait_ms: u32 },
-    Presence { request: u32, state: u8, last_seen: u64, user: String },
+    Confirm {
+        level: u8,
+        copies: u8,
+        ranges: Vec<(u64, u64)>,
+    },
+    Refused {
+        sequence: u64,
+        code: Option<Code>,
+        wait_ms: u32,
+    },
+    Presence {
+        request: u32,
+        state: u8,
+        last_seen: u64,
+        user: String,
+    },
     Pong(u64),
     Drain(u32),
-    Close { code: Option<Code>, wait_ms: u32 },
+    Close {
+        code: Option<Code>,
+        wait_ms: u32,
+    },
     Unknown(u8),
     /// The connection is over.
     End,

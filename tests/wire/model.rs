@@ -206,7 +206,14 @@ impl Client {
         let sent = sender.sent.get(&self.name).unwrap_or(&none);
         let taken = self.taken.get(&sender.name).unwrap_or(&none);
         let lost: Vec<_> = sent.iter().filter(|id| !taken.contains(id)).take(5).collect();
-        assert!(sent == taken, "{} → {}: {} sent, {} taken, lost {lost:?}", sender.name, self.name, sent.len(), taken.len());
+        assert!(
+            sent == taken,
+            "{} → {}: {} sent, {} taken, lost {lost:?}",
+            sender.name,
+            self.name,
+            sent.len(),
+            taken.len()
+        );
     }
 
     fn on_letter(&mut self, letter: Letter, acks: &mut Vec<u64>) {
@@ -255,7 +262,12 @@ impl Client {
             self.answered(sequence);
         } else {
             let before = self.levels.get(&id).copied();
-            assert_eq!((before, level), (Some(LEVEL_STORED), LEVEL_DELIVERED), "{}: {id} is confirmed twice", self.name);
+            assert_eq!(
+                (before, level),
+                (Some(LEVEL_STORED), LEVEL_DELIVERED),
+                "{}: {id} is confirmed twice",
+                self.name
+            );
         }
         let known = self.levels.entry(id).or_default();
         *known = level.max(*known);

@@ -49,8 +49,8 @@ impl Shard {
     fn log_entry(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), key: EntryKey) {
         let slot = mailbox.slot;
         let Some(entry) = mailbox.held.as_mut().and_then(|held| held.inbox.entry_mut(key)) else { return };
-        let Content::Unlogged(cell) = entry.content else { return };
-        entry.content = Content::Logging(cell);
+        let Content::Unlogged(cell) = entry.content() else { return };
+        entry.set_content(Content::Logging(cell));
         let bytes = entry.bytes;
         self.unlogged_bytes -= u64::from(bytes);
         self.unflushed_bytes += u64::from(bytes);
@@ -139,17 +139,17 @@ impl Shard {
         let slot = mailbox.slot;
         let entry = mailbox.held.as_mut().and_then(|held| held.inbox.entry_mut(key));
         match (entry, relocates) {
-            (Some(entry), None) if matches!(entry.content, Content::Logging(_)) => {
-                if let Content::Logging(cell) = entry.content {
+            (Some(entry), None) if matches!(entry.content(), Content::Logging(_)) => {
+                if let Content::Logging(cell) = entry.content() {
                     self.cells.clear(cell);
                 }
-                entry.content = Content::Flushed(place);
+                entry.set_content(Content::Flushed(place));
                 self.counts.stored += 1;
                 self.tell_stored(turn, run, slot, entry);
                 self.tell_replicas(turn, mailbox, |user, key| FromReplica::Flushed { user, key }, key);
             }
-            (Some(entry), Some(old)) if entry.content == Content::Flushed(old) => {
-                entry.content = Content::Flushed(place);
+            (Some(entry), Some(old)) if entry.content() == Content::Flushed(old) => {
+                entry.set_content(Content::Flushed(place));
                 trim(turn, old);
             }
             // Taken meanwhile: the record is dead, and a recovery has to know.
@@ -162,7 +162,7 @@ impl Shard {
 
     /// `stored`, if it is true by now and somebody waits for it (rule 8).
     pub(super) fn tell_stored(&self, turn: &mut Turn<'_>, run: &mut Run, slot: Slot, entry: &mut Entry) {
-        if entry.told || !matches!(entry.content, Content::Flushed(_)) {
+        if entry.is_told() || !matches!(entry.content(), Content::Flushed(_)) {
             return;
         }
         let copies = 1 + entry.copies.count_ones() as u8;
@@ -173,7 +173,7 @@ impl Shard {
         if !mutant::is(Mutant::StoredBelowCopiesMin) && (waits || copies < self.config.limits.copies_min) {
             return;
         }
-        entry.told = true;
+        entry.set_told(true);
         let Some(origin) = self.origin(entry) else { return };
         if !run.takes(origin, entry.key(), copies) {
             flush_stored(turn, std::mem::take(run));
@@ -216,8 +216,8 @@ impl Shard {
         let retry_ms = self.config.limits.retry_ms;
         let Some(held) = mailbox.held.as_mut() else { return };
         let Some(entry) = held.inbox.entry_mut(key) else { return };
-        let Content::Logging(cell) = entry.content else { return };
-        entry.content = Content::Unlogged(cell);
+        let Content::Logging(cell) = entry.content() else { return };
+        entry.set_content(Content::Unlogged(cell));
         self.unlogged_bytes += u64::from(entry.bytes);
         if present {
             held.unlogged.push_back((turn.now.mono_ms + u64::from(retry_ms), key));
@@ -237,7 +237,7 @@ impl Shard {
     ) {
         let Some(held) = mailbox.held.as_mut() else { return };
         let Some(entry) = held.remove(&mut self.sums, key) else { return };
-        match entry.content {
+        match entry.content() {
             Content::Unlogged(cell) => {
                 self.unlogged_bytes -= u64::from(entry.bytes);
                 self.cells.clear(cell);
@@ -245,7 +245,7 @@ impl Shard {
             Content::Logging(cell) => self.cells.clear(cell),
             Content::Flushed(place) => turn.out.push(Action::Storage(StorageRequest::Trim { place })),
         }
-        if let Some(to) = self.origin(&entry).filter(|_| !entry.told) {
+        if let Some(to) = self.origin(&entry).filter(|_| !entry.is_told()) {
             turn.to_edge(to.login.at, ToEdge::Refused { to, refusal });
         }
         self.senders.release(key.1);
@@ -290,7 +290,7 @@ impl Shard {
         let key = (name.id, sender);
         let held = mailbox.held.as_mut();
         let Some(entry) = held.and_then(|held| held.inbox.entry_mut(key)) else { return };
-        if entry.content != Content::Flushed(place) {
+        if entry.content() != Content::Flushed(place) {
             return;
         }
         self.counts.damaged += 1;
@@ -320,7 +320,7 @@ impl Shard {
         match record {
             Record::Entry(entry) => {
                 let found = mailbox.held.as_ref().and_then(|held| held.inbox.entry(key));
-                if found.is_some_and(|found| found.content == Content::Flushed(place)) {
+                if found.is_some_and(|found| found.content() == Content::Flushed(place)) {
                     let bytes = entry.body.len() as u32;
                     let pending = Pending::Entry { mailbox: id, key, bytes, relocates: Some(place) };
                     self.append(turn, mailbox, Record::Entry(entry), pending);
@@ -364,23 +364,15 @@ impl Shard {
         let held = mailbox.held();
         let key = (entry.key.id, sender);
         if let Some(known) = held.inbox.entry_mut(key) {
-            if let Content::Flushed(old) = std::mem::replace(&mut known.content, Content::Flushed(place)) {
+            let before = known.content();
+            known.set_content(Content::Flushed(place));
+            if let Content::Flushed(old) = before {
                 turn.out.push(Action::Storage(StorageRequest::Trim { place: old }));
             }
             return self.senders.release(sender);
         }
-        let entry = Entry {
-            id: key.0,
-            sender,
-            content: Content::Flushed(place),
-            sequence: crate::id::Sequence(0),
-            pair: crate::id::PairId(0),
-            bytes,
-            epoch: 0,
-            out: false,
-            told: true,
-            copies: 0,
-        };
+        let mut entry = Entry::new(key.0, sender, bytes, Content::Flushed(place));
+        entry.set_told(true);
         held.insert(&mut self.sums, entry);
     }
 
@@ -399,7 +391,7 @@ impl Shard {
             && let Some(entry) = held.remove(&mut self.sums, key)
         {
             self.senders.release(sender);
-            if let Content::Flushed(place) = entry.content {
+            if let Content::Flushed(place) = entry.content() {
                 turn.out.push(Action::Storage(StorageRequest::Trim { place }));
             }
             mailbox.settle();
@@ -443,7 +435,7 @@ impl Shard {
             && first.id.time_ms() < before
         {
             let key = first.key();
-            let told = first.told;
+            let told = first.is_told();
             let Some(entry) = self.take(turn, (id, mailbox), key) else { return };
             self.counts.expired += 1;
             if let Some(to) = self.origin(&entry).filter(|_| !told) {

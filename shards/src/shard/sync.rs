@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Pending, Run, Shard, Turn, flush_stored, to_core};
 use crate::event::Action;
-use crate::id::{ExecutorId, Key, NodeId, PairId, Sequence, Slot, UserId};
+use crate::id::{ExecutorId, Key, NodeId, Slot, UserId};
 use crate::inbox::{Content, Entry, EntryKey};
 use crate::mailbox::{Mailbox, MailboxId, Mailboxes};
 use crate::mutant::{self, Mutant};
@@ -165,24 +165,14 @@ impl Shard {
             let mut run = Run::default();
             self.tell_stored(turn, &mut run, slot, entry);
             flush_stored(turn, run);
-            if matches!(entry.content, Content::Flushed(_)) {
+            if matches!(entry.content(), Content::Flushed(_)) {
                 let (user, key) = (mailbox.user.clone(), message.key);
                 to_core(turn, node, slot, FromReplica::Flushed { user, key });
             }
             return self.senders.release(sender);
         }
-        let entry = Entry {
-            id: key.0,
-            sender,
-            content: Content::Unlogged(0),
-            sequence: Sequence(0),
-            pair: PairId(0),
-            bytes: message.body.len() as u32,
-            epoch: 0,
-            out: false,
-            told: false,
-            copies: bit,
-        };
+        let mut entry = Entry::new(key.0, sender, message.body.len() as u32, Content::Unlogged(0));
+        entry.copies = bit;
         self.insert(turn, (id, mailbox), message, entry);
         self.log_all(turn, (id, mailbox));
     }
@@ -238,7 +228,7 @@ impl Shard {
             for entry in held.inbox.iter() {
                 let key = Key { id: entry.id, sender: self.senders.name(entry.sender).clone() };
                 let user = mailbox.user.clone();
-                match entry.content {
+                match entry.content() {
                     // What is not logged is not replicated either, until it is.
                     Content::Unlogged(_) => {}
                     Content::Logging(cell) => {
@@ -371,7 +361,7 @@ impl Shard {
         for id in mailboxes.numbers() {
             let Some(mailbox) = mailboxes.mailbox(id) else { continue };
             let Some(held) = &mailbox.held else { continue };
-            for entry in held.inbox.iter().filter(|entry| !matches!(entry.content, Content::Unlogged(_))) {
+            for entry in held.inbox.iter().filter(|entry| !matches!(entry.content(), Content::Unlogged(_))) {
                 add(mailbox, entry.key(), 1);
             }
         }

@@ -42,8 +42,8 @@ pub struct Client {
     pub last_id_ms: u64,
     /// The server's clock as told, minus our time, in ms.
     pub clock_ahead_ms: i64,
-    /// Received, not taken, and what to acknowledge then.
-    pub queue: VecDeque<(MessageIx, ConnectionIx, u64)>,
+    /// Received, not taken, and what to acknowledge then: every sequence under which it came on that connection.
+    pub queue: VecDeque<(MessageIx, ConnectionIx, Vec<u64>)>,
     /// To be acknowledged on the present connection.
     pub acknowledge: Vec<u64>,
     known: BTreeMap<ClientIx, VecDeque<MessageIx>>,
@@ -57,7 +57,7 @@ pub struct Client {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
     New,
-    /// Received before and not taken: only the sequence is new.
+    /// Received before and not taken: only the sequence is new, and acknowledged with the first.
     Again,
     /// Taken before: acknowledged at once.
     Repeat,
@@ -136,7 +136,10 @@ impl Client {
         if let Some(queued) = self.queue.iter_mut().find(|(queued, _, _)| *queued == message)
             && !mutant::is(Mutant::ClientRemembersNothing)
         {
-            (queued.1, queued.2) = at;
+            if queued.1 != at.0 {
+                (queued.1, queued.2) = (at.0, Vec::new());
+            }
+            queued.2.push(at.1);
             return Received::Again;
         }
         if self.knows(from, message) {
@@ -153,7 +156,7 @@ impl Client {
             let highest = self.highest.entry(from).or_default();
             *highest = (*highest).max(message + 1);
         }
-        self.queue.push_back((message, at.0, at.1));
+        self.queue.push_back((message, at.0, vec![at.1]));
         Received::New
     }
 
@@ -169,9 +172,9 @@ impl Client {
 
     /// The application takes the next message. Returns it and whether its sender's ids say that it is late.
     pub fn take(&mut self, from: impl Fn(MessageIx) -> ClientIx) -> Option<(MessageIx, bool)> {
-        let (message, connection, sequence) = self.queue.pop_front()?;
+        let (message, connection, sequences) = self.queue.pop_front()?;
         if self.connection == Some(connection) {
-            self.acknowledge.push(sequence);
+            self.acknowledge.extend(sequences);
         }
         let from = from(message);
         if mutant::is(Mutant::ClientRemembersHighestOnly) {

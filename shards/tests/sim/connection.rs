@@ -72,11 +72,13 @@ pub struct Connection {
     pub sent: Vec<(MessageIx, Answer)>,
     /// For each of them, whether the client has read its first answer.
     pub heard: Vec<bool>,
+    /// When the server has read them, in order.
+    pub read_us: Vec<u64>,
     /// Everything before this has an answer.
     pub answered_below: usize,
     /// Sequence n + 1 is the message at n.
     pub delivered: Vec<MessageIx>,
-    /// Delivered messages whose acknowledgement the server has not read.
+    /// Delivered messages whose acknowledgement the server has not read, but for repeats of what was taken before.
     pub unacknowledged: BTreeSet<MessageIx>,
     /// The rest of a frame that was cut, if frames travel as bytes.
     pub up_bytes: Vec<u8>,
@@ -100,6 +102,7 @@ impl Connection {
             down: VecDeque::new(),
             sent: Vec::new(),
             heard: Vec::new(),
+            read_us: Vec::new(),
             answered_below: 0,
             delivered: Vec::new(),
             unacknowledged: BTreeSet::new(),

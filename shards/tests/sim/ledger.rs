@@ -35,6 +35,8 @@ pub struct Note {
     pub refused: u64,
     /// Copies that left the sender's edge and were not seen to be turned down.
     pub under_way: u32,
+    /// A client was sent it: a bounce does not take it back.
+    pub is_shown: bool,
     /// The sender was told that it is refused while a copy was left somewhere: that copy comes when it comes.
     pub is_doubtful: bool,
     /// Nodes that have had it on disk.
@@ -106,6 +108,7 @@ impl Ledger {
             sent_us: 0,
             refused: 0,
             under_way: 0,
+            is_shown: false,
             is_doubtful: false,
             flushed: 0,
             claimed: 0,
@@ -159,7 +162,9 @@ impl Ledger {
     /// A copy was bounced or refused.
     pub fn on_turned_down(&mut self, ix: MessageIx) {
         let note = &mut self.notes[ix];
-        note.under_way = note.under_way.saturating_sub(1);
+        if !note.is_shown {
+            note.under_way = note.under_way.saturating_sub(1);
+        }
     }
 
     /// The body that belongs to a message.

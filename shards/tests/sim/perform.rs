@@ -6,7 +6,7 @@ use iris_shards::id::{Login, Sequence, SessionId};
 use iris_shards::peer::{Message, Peer, ToCore, ToCores, ToEdge};
 use iris_shards::storage::{Record, StorageRequest};
 
-use crate::check::{acknowledged, bounds, confirmed, ensure, login, once};
+use crate::check::{acknowledged, bounds, confirmed, ensure, login, once, slow};
 use crate::connection::{Down, Up};
 use crate::ledger::{ConnectionIx, MessageIx};
 use crate::plan::{FrameKind, MessageKind};
@@ -33,6 +33,9 @@ impl World {
             }
             Action::Confirm { session, level, run } => {
                 let Some(ix) = self.connection_at((node, executor), session) else { return };
+                if slow::applies(&self.plan) {
+                    self.judge(slow::confirm(&self.plan, &self.connections[ix], run, self.now_us));
+                }
                 let connection = &mut self.connections[ix];
                 let verdict = confirmed::confirm(&self.ledger, &self.plan, connection, level, run);
                 self.judge(verdict);
@@ -101,9 +104,12 @@ impl World {
         let is_fair = verdict.is_ok();
         self.judge(verdict);
         let Some(message) = found.filter(|_| is_fair) else { return };
+        self.ledger.notes[message].is_shown = true;
         let connection = &mut self.connections[ix];
         connection.delivered.push(message);
-        connection.unacknowledged.insert(message);
+        if self.ledger.notes[message].taken == 0 {
+            connection.unacknowledged.insert(message);
+        }
         let verdict = bounds::deliver(&self.plan, connection, sequence);
         self.judge(verdict);
         self.write(at, session, Down::Deliver { sequence, message });

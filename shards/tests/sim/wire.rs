@@ -33,6 +33,7 @@ impl World {
                 agent: "sim",
             }),
             Up::Send(sequence) => {
+                self.connections[ix].read_us.push(self.now_us);
                 let (message, _) = self.connections[ix].sent[sequence.0 as usize - 1];
                 let note = &self.ledger.notes[message];
                 recipient = self.clients[note.to].user.clone();

@@ -219,7 +219,7 @@ impl Client {
     pub fn acknowledge(&self, message: &Message) {
         let mut state = self.shared.lock();
         let connection = state.connection;
-        if let Some(sequence) = state.inbox.on_taken(&message.sender, message.id, connection) {
+        for sequence in state.inbox.on_taken(&message.sender, message.id, connection) {
             state.acknowledge(sequence);
         }
     }

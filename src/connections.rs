@@ -43,6 +43,8 @@ struct Out {
 
 /// One connection; nothing of it is on the heap while it is idle.
 #[derive(Debug)]
+// Hundreds of millions of them are idle: a thin pointer each, whatever it costs the busy ones.
+#[allow(clippy::box_collection)]
 struct Connection {
     key: Option<ConnectionKey>,
     out: Option<Box<Out>>,
@@ -50,10 +52,12 @@ struct Connection {
     cut: Option<Box<Vec<u8>>>,
     phase: Phase,
     is_dirty: bool,
+    is_overfull: bool,
 }
 
 impl Connection {
-    const FREE: Connection = Connection { key: None, out: None, cut: None, phase: Phase::Free, is_dirty: false };
+    const FREE: Connection =
+        Connection { key: None, out: None, cut: None, phase: Phase::Free, is_dirty: false, is_overfull: false };
 }
 
 /// What came of reading from a connection.
@@ -69,6 +73,8 @@ pub enum Input {
 
 /// See the module.
 #[derive(Debug)]
+// The boxes of the pool go into connections and come back.
+#[allow(clippy::vec_box)]
 pub struct Connections {
     list: Vec<Connection>,
     dirty: Vec<u32>,
@@ -185,11 +191,12 @@ impl Connections {
         Some(&mut connection.out.get_or_insert_with(|| pool.pop().unwrap_or_default()).bytes)
     }
 
-    /// Whether more waits for this client than it may.
-    pub fn is_overfull(&self, session: SessionId) -> bool {
-        let connection = &self.list[session.0 as usize];
+    /// Whether more waits for this client than it may, for the first time: it will be closed.
+    pub fn becomes_overfull(&mut self, session: SessionId) -> bool {
+        let connection = &mut self.list[session.0 as usize];
         let waiting = connection.out.as_ref().map_or(0, |out| out.bytes.len() - out.written);
-        connection.phase == Phase::Open && waiting > self.out_bytes_max
+        let is_overfull = connection.phase == Phase::Open && waiting > self.out_bytes_max;
+        is_overfull && !std::mem::replace(&mut connection.is_overfull, true)
     }
 
     /// Nothing more is taken from or for this client; what waits for it is written first.

@@ -1,7 +1,7 @@
 //! The loop of one executor: gather events, let the machines handle them, perform their actions, write, sleep.
 //!
 //! Owns the two halves of this executor, its connections, its end of the mesh and its storage engine. It decides
-//! nothing: every rule is in `iris_shards`, and the one `match` in [`Executor::perform`] is all that its actions mean.
+//! nothing: every rule is in `iris_shards`, and the one `match` in `perform` is all that its actions mean.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -506,7 +506,7 @@ impl Executor {
     }
 
     fn check_overfull(&mut self, session: SessionId) {
-        if self.connections.is_overfull(session) {
+        if self.connections.becomes_overfull(session) {
             self.counts.out_bytes_max += 1;
             self.edge.handle(self.now, EdgeEvent::Overfull(session), &mut self.actions);
         }

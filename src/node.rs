@@ -4,7 +4,7 @@
 //! the error names it. In: a configuration and the service around it. Out: a node that has written everything to disk.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
@@ -98,9 +98,11 @@ pub fn serve(config: &Config, service: &Service) -> Result<(), NodeError> {
             Executor::new(seat, parts)?.run().await
         })
     })?;
-    let _admin = serve_admin(config, &listen, lines.clone())?;
+    let draining = Arc::new(AtomicBool::new(false));
+    let _admin = serve_admin(config, &listen, lines.clone(), draining.clone())?;
     service.ready(&listen);
     service.until_stop(|| executors.stalled_ms(), || summary(&lines));
+    draining.store(true, Ordering::Relaxed);
     drain(config, &lines);
     executors.join()?;
     Ok(())
@@ -183,7 +185,12 @@ fn random_seed() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
-fn serve_admin(config: &Config, listen: &[SocketAddr], lines: Vec<Line>) -> Result<admin::Admin, NodeError> {
+fn serve_admin(
+    config: &Config,
+    listen: &[SocketAddr],
+    lines: Vec<Line>,
+    draining: Arc<AtomicBool>,
+) -> Result<admin::Admin, NodeError> {
     let started = Instant::now();
     let (node, region) = (config.name.clone(), config.region.clone());
     let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
@@ -196,7 +203,7 @@ fn serve_admin(config: &Config, listen: &[SocketAddr], lines: Vec<Line>) -> Resu
             node: node.clone(),
             region: region.clone(),
             listen: listen.clone(),
-            draining: false,
+            draining: draining.load(Ordering::Relaxed),
             totals: Totals::of(&executors),
             executors,
         }

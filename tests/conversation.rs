@@ -324,25 +324,26 @@ fn more_watches_than_there_may_be_are_answered_unknown() {
     assert_eq!(states, [0, 0, 0, 0, 2, 2]);
     alice.frame(ClientFrame::Unwatch { user: b"user-1" });
     alice.frame(ClientFrame::Lookup { request: 9, user: b"bob" });
-    assert_eq!(alice.settle().len(), 1);
-    let mut bob = Wire::login(&node.address, "user-0");
-    bob.settle();
-    let online = alice.until(|heard| if let Heard::Presence { request, .. } = heard { Some(*request) } else { None });
-    assert_eq!(online, 0);
+    let of = |heard: &Heard| {
+        if let Heard::Presence { request, state, .. } = heard { Some((*request, *state)) } else { None }
+    };
+    assert_eq!(alice.until(of), (9, STATE_OFFLINE));
+    let _bob = Wire::login(&node.address, "user-0");
+    assert_eq!(alice.until(of), (0, STATE_ONLINE));
 }
 
 #[test]
 fn a_client_that_hangs_up_right_behind_its_last_message_is_gone_and_the_message_is_not() {
     let node = node(3);
     let mut dice = Dice::new(5);
-    for round in 1..=60 {
-        let name = format!("sender-{round}");
-        let mut alice = Wire::login(&node.address, &name);
-        alice.settle();
-        alice.write(&send(1, new_id(), "bob", &dice.bytes(40)));
-        // FIN may come in the same wake-up as the message.
-        drop(alice);
+    let mut senders: Vec<_> = (0..60).map(|n| Wire::login(&node.address, &format!("sender-{n}"))).collect();
+    senders.iter_mut().for_each(|sender| drop(sender.settle()));
+    // Whoever sleeps that long finds message and FIN at once.
+    node.running.signal("STOP");
+    for mut sender in senders {
+        sender.write(&send(1, new_id(), "bob", &dice.bytes(40)));
     }
+    node.running.signal("CONT");
     let status = node.until("without sessions", |status| {
         status["totals"]["sessions"] == 0 && status["totals"]["inbox_messages"] == 60
     });
@@ -442,23 +443,23 @@ fn a_conversation_in_single_bytes_works() {
 
 #[test]
 fn a_thousand_ranges_in_one_acknowledgement_are_taken() {
-    let node = node(2);
+    let settings = "(node: (edge: (window_messages: 4096), core: (page_messages: 4096)))";
+    let node = Node::configured(settings, &["--executors", "2"]);
     let mut alice = Client::online(&node.address, "alice");
     let mut bob = Wire::login(&node.address, "bob");
-    for _ in 0..512 {
+    for _ in 0..2_048 {
         alice.send("bob", 0);
     }
-    let letters: Vec<_> = (0..512).map(|_| bob.letter().sequence).collect();
-    let pairs: Vec<_> = letters.iter().step_by(2).map(|&sequence| (sequence, sequence)).collect();
-    let mut ack = Vec::new();
-    iris_shards::frame::acknowledge(&mut ack, &pairs);
-    bob.write(&ack);
-    bob.settle();
-    let others: Vec<_> = letters.iter().skip(1).step_by(2).map(|&sequence| (sequence, sequence)).collect();
-    ack.clear();
-    iris_shards::frame::acknowledge(&mut ack, &others);
-    bob.write(&ack);
+    let letters: Vec<_> = (0..2_048).map(|_| bob.letter().sequence).collect();
+    for first in [1, 0] {
+        let pairs: Vec<_> = letters[first..].iter().step_by(2).map(|&sequence| (sequence, sequence)).collect();
+        let mut ack = Vec::new();
+        iris_shards::frame::acknowledge(&mut ack, &pairs);
+        assert_eq!(ack.len(), 5 + 1_024 * 16, "one frame");
+        bob.write(&ack);
+        bob.settle();
+    }
     alice.until("hears `delivered` for all", |alice| {
-        alice.levels.len() == 512 && alice.levels.values().all(|level| *level == LEVEL_DELIVERED)
+        alice.levels.len() == 2_048 && alice.levels.values().all(|level| *level == LEVEL_DELIVERED)
     });
 }

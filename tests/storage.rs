@@ -1,6 +1,7 @@
 //! The embedded log on real files: reopening, damage, another number of executors, full and failing disks.
 //!
 //! What needs a mount is skipped, with a word, when it is not run as root.
+#![allow(clippy::unwrap_used)]
 
 #[path = "storage/bench.rs"]
 mod bench;

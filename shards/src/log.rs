@@ -4,6 +4,8 @@
 //! out. An append is told only in the handler of its sync. Segments are removed oldest first, when nothing live is in
 //! them, so a tombstone outlives what it kills. Files are `src/storage/`'s; the format is [`crate::record`]'s.
 
+mod bounds;
+mod event;
 mod place;
 mod reading;
 mod recovery;
@@ -13,210 +15,18 @@ mod staging;
 
 use std::collections::VecDeque;
 
-use self::place::{SEGMENT_BYTES_LIMIT, SEGMENTS_MAX, unpack};
+pub use self::bounds::{BadLogConfig, LogConfig};
+use self::event::RELOCATING;
+pub use self::event::{Damage, LogAction, LogEvent, ReadToken};
+use self::place::{SEGMENTS_MAX, unpack};
 use self::reading::{Reading, Wanted};
 pub use self::recovery::{Recovered, Recovery, to_record};
 use self::rewriting::GivingUp;
 use self::segment::{Segment, Segments};
 use self::staging::Staging;
 use crate::id::{Key, UserId};
-use crate::record::{COMMIT_BYTES, Position, record_bytes, record_bytes_max};
+use crate::record::{COMMIT_BYTES, Position, record_bytes};
 use crate::storage::{Place, Record, StorageEvent, StorageRequest};
-
-/// The bounds of a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogConfig {
-    /// The size of a segment file, in bytes: at most 128 MiB, a multiple of 4096, at least four of the largest records.
-    pub segment_bytes: u32,
-    /// The largest body, in bytes.
-    pub body_bytes_max: u32,
-    /// A batch is closed when it has this many bytes.
-    pub batch_bytes_max: u32,
-    /// Neighbouring records are read at once up to this many bytes.
-    pub read_bytes_max: u32,
-    /// Reads under way, besides one for rewriting.
-    pub reads_max: usize,
-    /// Chosen at random once per data directory; part of every checksum.
-    pub salt: u32,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        LogConfig {
-            segment_bytes: 16 << 20,
-            body_bytes_max: 64 << 10,
-            batch_bytes_max: 512 << 10,
-            read_bytes_max: 128 << 10,
-            reads_max: 4,
-            salt: 0,
-        }
-    }
-}
-
-/// Bounds that do not fit together.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadLogConfig {
-    /// Too large for a [`Place`].
-    #[error("segment_bytes is {0}: it has to be a multiple of 4096 and at most {SEGMENT_BYTES_LIMIT}")]
-    Segment(u32),
-    /// A segment does not hold four records.
-    #[error("segment_bytes is {segment_bytes}: with body_bytes_max {body_bytes_max} it has to be at least {least}")]
-    Body {
-        /// As configured.
-        segment_bytes: u32,
-        /// As configured.
-        body_bytes_max: u32,
-        /// The least that fits.
-        least: u64,
-    },
-    /// No read could be under way.
-    #[error("reads_max is 0")]
-    Reads,
-}
-
-impl LogConfig {
-    /// Whether the bounds fit together.
-    pub fn check(&self) -> Result<(), BadLogConfig> {
-        if self.segment_bytes > SEGMENT_BYTES_LIMIT || !self.segment_bytes.is_multiple_of(4096) {
-            return Err(BadLogConfig::Segment(self.segment_bytes));
-        }
-        let least = (4 * record_bytes_max(self.body_bytes_max) as u64).next_multiple_of(4096);
-        if u64::from(self.segment_bytes) < least {
-            let LogConfig { segment_bytes, body_bytes_max, .. } = *self;
-            return Err(BadLogConfig::Body { segment_bytes, body_bytes_max, least });
-        }
-        if self.reads_max == 0 { Err(BadLogConfig::Reads) } else { Ok(()) }
-    }
-}
-
-/// Names a read that is under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ReadToken(pub u32);
-
-/// The read of the segment that is being given up.
-const RELOCATING: ReadToken = ReadToken(u32::MAX);
-
-/// Into the log.
-#[derive(Debug)]
-pub enum LogEvent<'a> {
-    /// Of the core.
-    Request(StorageRequest),
-    /// The core has no more requests for now: staged appends are written, wanted records are read.
-    TurnEnded,
-    /// The file of a segment exists, is zeros, and is synced with its directory.
-    Prepared {
-        /// As in the action.
-        segment: u32,
-    },
-    /// There is no room for it (or no right to make it); nothing of it is left.
-    PrepareFailed {
-        /// As in the action.
-        segment: u32,
-    },
-    /// All bytes of the last `Write` are in the page cache.
-    Written,
-    /// The last `Sync` has returned: all that was written before is on disk. A sync that failed is never reported: the
-    /// process ends.
-    Synced,
-    /// A read has completed. Fewer bytes than asked: the file is shorter.
-    ReadDone {
-        /// As in the action.
-        token: ReadToken,
-        /// What was read.
-        bytes: &'a [u8],
-    },
-    /// The disk could not read.
-    ReadFailed {
-        /// As in the action.
-        token: ReadToken,
-    },
-    /// The file is gone, and the directory is synced.
-    Removed {
-        /// As in the action.
-        segment: u32,
-    },
-    /// Time has passed. Wanted about once a second while the log has segments.
-    Tick,
-    /// Write what is staged, then a last marker, then say `Closed`.
-    Close,
-}
-
-/// Out of the log. At most one `Prepare`, one `Write` with its `Sync`, and one `Remove` are under way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogAction {
-    /// Make the file of this segment: `segment_bytes` zeros, file and directory synced.
-    Prepare {
-        /// Its number.
-        segment: u32,
-    },
-    /// Write these bytes.
-    Write {
-        /// Where.
-        segment: u32,
-        /// Where in it.
-        offset: u32,
-        /// What.
-        bytes: Vec<u8>,
-    },
-    /// Behind the write: fdatasync. A write or sync that fails is never tried again: abort.
-    Sync {
-        /// The segment of the write.
-        segment: u32,
-    },
-    /// Read.
-    Read {
-        /// Where.
-        segment: u32,
-        /// Where in it.
-        offset: u32,
-        /// How many bytes.
-        bytes: u32,
-        /// To be named in the answer.
-        token: ReadToken,
-    },
-    /// Remove the file of this segment and sync the directory.
-    Remove {
-        /// Its number.
-        segment: u32,
-    },
-    /// An answer to the core.
-    Tell(StorageEvent),
-    /// For the operator.
-    Report(Damage),
-    /// All is flushed; nothing more will be written.
-    Closed,
-}
-
-/// What is wrong with the files. Told to the operator with the name of the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Damage {
-    /// These bytes were flushed and are not what was written; what was there is lost.
-    #[error("damaged: segment {segment}, offset {offset}, {bytes} bytes are not what was written")]
-    Unreadable {
-        /// Where.
-        segment: u32,
-        /// Where in it.
-        offset: u32,
-        /// How many bytes.
-        bytes: u32,
-    },
-    /// The file of this segment is not there, but older and newer ones are.
-    #[error("segment {segment} is missing")]
-    Missing {
-        /// Which.
-        segment: u32,
-    },
-    /// The end of the last batch, which nobody was told to be flushed, is cut off.
-    #[error("the last write did not finish: segment {segment} is cut at offset {offset}, {bytes} bytes dropped")]
-    Torn {
-        /// Where.
-        segment: u32,
-        /// The new end.
-        offset: u32,
-        /// Non-zero bytes that are cut off.
-        bytes: u32,
-    },
-}
 
 /// A marker is written when nothing was appended for this long, in ms.
 const IDLE_MS: u64 = 1_000;
@@ -265,7 +75,7 @@ impl Log {
     /// A log over what was recovered. Refuses bounds that do not fit together.
     pub fn new(config: LogConfig, recovered: Recovered) -> Result<Self, BadLogConfig> {
         config.check()?;
-        Ok(Log {
+        let mut log = Log {
             config,
             segments: recovered.segments,
             staging: Staging::default(),
@@ -279,7 +89,9 @@ impl Log {
             is_removing: false,
             is_closing: false,
             synced_ms: 0,
-        })
+        };
+        log.staging.start_at(log.end());
+        Ok(log)
     }
 
     /// Takes an event; appends what is to be done.
@@ -605,10 +417,14 @@ impl Log {
 
     /// Names the last batch as flushed, so that damage in it is told from a torn write.
     fn mark(&mut self) {
-        let has_room = self.is_open && self.left().0 as usize >= COMMIT_BYTES;
-        if has_room && self.staging.is_idle() && self.staging.is_unmarked() {
+        if !self.staging.is_idle() || !self.staging.is_unmarked() {
+            return;
+        }
+        if self.is_open && self.left().0 as usize >= COMMIT_BYTES {
             let bytes = self.staging.mark(self.end());
             self.segments.grow(bytes);
+        } else {
+            self.staging.leave_unmarked();
         }
     }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::event::Action;
 use crate::frame::Code;
-use crate::id::{Body, ExecutorId, Grant, Key, MessageId, NodeId, PairId, ReturnAddress, Sequence, Slot};
+use crate::id::{Body, ExecutorId, Grant, Key, MessageId, NodeId, ReturnAddress, Sequence, Slot};
 use crate::inbox::{Content, Entry, EntryKey};
 use crate::limits::CoreLimits;
 use crate::mailbox::{Mailbox, MailboxId, Sums};
@@ -254,7 +254,7 @@ impl Shard {
         let key = (message.key.id, sender);
         if self.tombstones.contains(id, key) {
             self.counts.repeated += 1;
-            let grant = self.grant(mailbox, key, origin.pair);
+            let grant = self.grant(mailbox, key, origin);
             turn.to_edge(origin.login.at, ToEdge::Delivered { to: origin, last: origin.sequence, grant });
             return self.senders.release(sender);
         }
@@ -353,7 +353,7 @@ impl Shard {
 
     fn flush_delivered(&mut self, turn: &mut Turn<'_>, mailbox: &Mailbox, run: Run) {
         if let Some((to, last, newest, _)) = run.0 {
-            let grant = self.grant(mailbox, newest, to.pair);
+            let grant = self.grant(mailbox, newest, to);
             turn.to_edge(to.login.at, ToEdge::Delivered { to, last, grant });
         }
     }
@@ -451,11 +451,12 @@ impl Shard {
 
     /// A grant for this sender, if nothing older of it is here or can be elsewhere, and nothing of a session or
     /// pair before (a refused message that is sent again has a lower id than what those have stored; rule 4).
-    fn grant(&self, mailbox: &Mailbox, (id, sender): EntryKey, pair: PairId) -> Option<Box<(MessageId, Grant)>> {
+    fn grant(&self, mailbox: &Mailbox, (id, sender): EntryKey, to: ReturnAddress) -> Option<Box<(MessageId, Grant)>> {
         let grant = mailbox.presence.grant()?;
         if !mutant::is(Mutant::DirectWheneverLocationIsKnown) {
             let in_step = self.complete && self.peers.values().all(|peer| peer.is_up() && peer.is_synced(mailbox.slot));
-            let ours = |entry: &Entry| entry.pair == pair && self.senders.login_of(sender, entry.epoch).is_some();
+            let ours =
+                |entry: &Entry| entry.pair == to.pair && self.senders.login_of(sender, entry.epoch) == Some(to.login);
             let other = mailbox.held.as_ref().is_some_and(|held| held.inbox.has_other(sender, id, GRANT_LOOKS, ours));
             if other || !in_step {
                 return None;

@@ -8,12 +8,12 @@ use std::collections::{HashMap, VecDeque};
 const IDS_PER_SENDER_MAX: usize = 1_024;
 const IDS_MAX: usize = 65_536;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    /// Given to the application, to be acknowledged under this connection and sequence.
+    /// Given to the application, to be acknowledged under all sequences that this connection delivered it under.
     Queued {
         connection: u64,
-        sequence: u64,
+        sequences: Vec<u64>,
     },
     Taken,
 }
@@ -47,31 +47,35 @@ pub struct Inbox {
 
 impl Inbox {
     pub fn on_deliver(&mut self, from: &str, id: MessageId, connection: u64, sequence: u64) -> Arrival {
-        let queued = State::Queued { connection, sequence };
         let sender = self.senders.entry(from.to_owned()).or_default();
         match sender.states.get_mut(&id) {
             Some(State::Taken) => return Arrival::Acknowledge,
-            Some(state) => {
-                *state = queued;
+            Some(State::Queued { connection: last, sequences }) => {
+                if *last != connection {
+                    *last = connection;
+                    sequences.clear();
+                }
+                sequences.push(sequence);
                 return Arrival::Wait;
             }
             None => {}
         }
         let is_late = sender.highest_taken.is_some_and(|highest| id < highest);
-        sender.states.insert(id, queued);
+        sender.states.insert(id, State::Queued { connection, sequences: vec![sequence] });
         sender.order.push_back(id);
         self.order.push_back(from.to_owned());
         self.forget(from);
         Arrival::Show { is_late }
     }
 
-    /// The application has it: the sequence to acknowledge on this connection, if there is one.
-    pub fn on_taken(&mut self, from: &str, id: MessageId, connection: u64) -> Option<u64> {
-        let sender = self.senders.get_mut(from)?;
+    /// The application has it: the sequences to acknowledge on this connection.
+    pub fn on_taken(&mut self, from: &str, id: MessageId, connection: u64) -> Vec<u64> {
+        let Some(sender) = self.senders.get_mut(from) else { return Vec::new() };
         sender.highest_taken = sender.highest_taken.max(Some(id));
-        match sender.states.insert(id, State::Taken)? {
-            State::Queued { connection: delivered, sequence } if delivered == connection => Some(sequence),
-            _ => None,
+        let Some(state) = sender.states.get_mut(&id) else { return Vec::new() };
+        match std::mem::replace(state, State::Taken) {
+            State::Queued { connection: delivered, sequences } if delivered == connection => sequences,
+            _ => Vec::new(),
         }
     }
 
@@ -113,10 +117,11 @@ mod tests {
         let mut inbox = Inbox::default();
         assert_eq!(inbox.on_deliver("a", id(1), 1, 1), Arrival::Show { is_late: false });
         assert_eq!(inbox.on_deliver("a", id(1), 2, 7), Arrival::Wait);
-        assert_eq!(inbox.on_taken("a", id(1), 2), Some(7));
+        assert_eq!(inbox.on_deliver("a", id(1), 2, 9), Arrival::Wait);
+        assert_eq!(inbox.on_taken("a", id(1), 2), [7, 9]);
         assert_eq!(inbox.on_deliver("a", id(1), 2, 8), Arrival::Acknowledge);
-        assert_eq!(inbox.on_deliver("b", id(1), 2, 9), Arrival::Show { is_late: false });
-        assert_eq!(inbox.on_taken("b", id(1), 3), None);
+        assert_eq!(inbox.on_deliver("b", id(1), 2, 10), Arrival::Show { is_late: false });
+        assert!(inbox.on_taken("b", id(1), 3).is_empty());
     }
 
     #[test]

@@ -156,7 +156,7 @@ impl LogEngine {
 
     /// See [`super::Engine::is_busy`].
     pub fn is_busy(&self) -> bool {
-        self.under_way.get() > 0 || self.log().is_none_or(|log| log.waiting() > 0 || log.is_full())
+        self.under_way.get() > 0 || self.log().is_none_or(Log::wants_tick)
     }
 
     /// See [`super::Engine::has_events`].

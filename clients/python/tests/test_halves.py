@@ -125,6 +125,14 @@ class InboxTest(unittest.TestCase):
         self.assertFalse(self.inbox.ready)
         self.assertEqual(self.acknowledged(), [1, 2])
 
+    def test_every_sequence_of_a_waiting_id_is_acknowledged_when_it_is_taken(self) -> None:
+        self.deliver(1)
+        self.deliver(1)
+        self.deliver(2)
+        self.assertEqual(self.acknowledged(), [])
+        self.take()
+        self.assertEqual(self.acknowledged(), [1, 2])
+
     def test_a_repeat_of_a_shown_id_waits_for_its_acknowledgement(self) -> None:
         self.deliver(1)
         delivery, _ = self.inbox.show_next()

@@ -44,6 +44,11 @@ pub(crate) struct Staging {
 }
 
 impl Staging {
+    /// Everything before this is on disk.
+    pub fn start_at(&mut self, flushed: Position) {
+        self.flushed = flushed;
+    }
+
     /// Bytes that the next append costs besides its own.
     pub fn overhead(&self, segment: u32) -> u32 {
         let continues = self.open.as_ref().is_some_and(|batch| batch.start.segment == segment);
@@ -150,6 +155,11 @@ impl Staging {
     /// What was flushed last is not named by a marker.
     pub fn is_unmarked(&self) -> bool {
         self.unmarked
+    }
+
+    /// There is no room for a marker: the next batch names what was flushed.
+    pub fn leave_unmarked(&mut self) {
+        self.unmarked = false;
     }
 
     /// Whether a batch of this segment is not flushed.

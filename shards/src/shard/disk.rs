@@ -183,8 +183,9 @@ impl Shard {
 
     /// Appends were dropped: the disk is full.
     pub fn on_failed(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, count: usize) {
-        for _ in 0..count {
-            let pending = self.pending.pop_front().expect("the engine answers only what was appended");
+        // The youngest first: each goes in front of what waits, so that no younger entry is logged before an older one.
+        let failed: Vec<Pending> = self.pending.drain(..count).rev().collect();
+        for pending in failed {
             match pending {
                 Pending::Entry { mailbox, key, bytes, relocates } => {
                     let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
@@ -220,7 +221,7 @@ impl Shard {
         entry.set_content(Content::Unlogged(cell));
         self.unlogged_bytes += u64::from(entry.bytes);
         if present {
-            held.unlogged.push_back((turn.now.mono_ms + u64::from(retry_ms), key));
+            held.unlogged.push_front((turn.now.mono_ms + u64::from(retry_ms), key));
             return self.arm(turn.now, id, mailbox);
         }
         self.counts.disk_full += 1;

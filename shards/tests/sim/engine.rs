@@ -84,7 +84,9 @@ impl Engine {
     pub fn request(&mut self, request: StorageRequest, now_us: u64, rng: &mut Rng) -> Option<Record> {
         match request {
             StorageRequest::Append(record) => {
-                let failed = self.full && matches!(record, Record::Entry(_));
+                // Until a failure was told nothing behind it is kept: a younger entry must not be there without an older.
+                let is_failing = self.full || self.pending.iter().any(|(_, failed)| *failed);
+                let failed = is_failing && matches!(record, Record::Entry(_));
                 self.pending.push_back((record, failed));
                 None
             }

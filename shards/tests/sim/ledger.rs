@@ -43,8 +43,9 @@ pub struct Note {
     pub flushed: u8,
     /// The highest number of copies that a core has claimed.
     pub claimed: u8,
-    /// A core has claimed fewer copies than configured at some time.
-    pub claimed_few: bool,
+    /// Some replica did not have it when a core claimed it, or when a later one was shown: it may be late where the
+    /// operator allows that.
+    pub was_scarce: bool,
     pub told: Told,
     /// When the recipient's application took it. 0: not yet.
     pub taken: u64,
@@ -112,7 +113,7 @@ impl Ledger {
             is_doubtful: false,
             flushed: 0,
             claimed: 0,
-            claimed_few: false,
+            was_scarce: false,
             told: Told::Nothing,
             taken: 0,
             abandoned: false,
@@ -149,6 +150,16 @@ impl Ledger {
         self.counts.refused += 1;
         if self.notes[ix].taken == 0 {
             self.notes[ix].refused = stamp;
+        }
+    }
+
+    /// A message is shown: what is older of its pair and not on `copies` disks may be seen later.
+    pub fn on_shown(&mut self, shown: MessageIx, copies: usize) {
+        self.notes[shown].is_shown = true;
+        let (from, to) = (self.notes[shown].from, self.notes[shown].to);
+        let older = self.notes[..shown].iter_mut().filter(|note| (note.from, note.to, note.taken) == (from, to, 0));
+        for note in older.filter(|note| (note.flushed.count_ones() as usize) < copies) {
+            note.was_scarce = true;
         }
     }
 

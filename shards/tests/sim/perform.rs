@@ -104,7 +104,7 @@ impl World {
         let is_fair = verdict.is_ok();
         self.judge(verdict);
         let Some(message) = found.filter(|_| is_fair) else { return };
-        self.ledger.notes[message].is_shown = true;
+        self.ledger.on_shown(message, self.plan.copies);
         let connection = &mut self.connections[ix];
         connection.delivered.push(message);
         if self.ledger.notes[message].taken == 0 {

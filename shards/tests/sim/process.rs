@@ -215,7 +215,8 @@ impl World {
             let mut actions = std::mem::take(&mut self.actions);
             self.processes[node].executors[executor].end_turn(now, &mut actions);
             self.perform_all(node, executor, actions);
-            if self.processes[node].executors.get(executor).is_none_or(|this| this.local.is_empty()) {
+            let this = self.processes[node].executors.get(executor);
+            if this.is_none_or(|this| this.local.is_empty()) || self.broken.is_some() {
                 break;
             }
         }

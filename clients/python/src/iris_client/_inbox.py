@@ -8,7 +8,7 @@ delivery that was not taken is never forgotten.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import Deque, Dict, Iterable, List, Optional, Tuple
+from typing import Deque, Dict, Iterable, List, Tuple
 
 from ._frames import Ack, DecodeError, Deliver
 from ._protocol import RANGES_MAX, encode, ranges_of
@@ -20,12 +20,12 @@ UNTAKEN_MAX = 65_536
 
 
 class Delivery:
-    """One message from the server. `sequence` is None when the connection it came over has ended."""
+    """One message from the server, with every sequence under which the present connection delivered it."""
 
-    __slots__ = ("body", "id", "sender", "sent_at_ms", "sequence")
+    __slots__ = ("body", "id", "sender", "sent_at_ms", "sequences")
 
     def __init__(self, frame: Deliver) -> None:
-        self.sequence: Optional[int] = frame.sequence
+        self.sequences: List[int] = [frame.sequence]
         self.id = frame.id
         self.sender = frame.sender
         self.sent_at_ms = frame.sent_at
@@ -62,7 +62,7 @@ class Inbox:
         key = (frame.sender, frame.id)
         untaken = self._untaken.get(key)
         if untaken is not None:
-            untaken.sequence = frame.sequence
+            untaken.sequences.append(frame.sequence)
         elif key in self._taken:
             self._acknowledgements.append(frame.sequence)
         elif len(self._untaken) >= UNTAKEN_MAX:
@@ -76,7 +76,7 @@ class Inbox:
         self._last_sequence = 0
         self._acknowledgements.clear()
         for delivery in self._untaken.values():
-            delivery.sequence = None
+            delivery.sequences.clear()
 
     def show_next(self) -> Tuple[Delivery, bool]:
         """The oldest delivery not shown yet, and whether it is late. Only while `ready` is not empty."""
@@ -96,8 +96,7 @@ class Inbox:
             return
         del self._untaken[key]
         self._remember(key)
-        if delivery.sequence is not None:
-            self._acknowledgements.append(delivery.sequence)
+        self._acknowledgements.extend(delivery.sequences)
 
     def acknowledgement_frames(self) -> Iterable[bytes]:
         """What the application has taken since the last call, as ACK frames."""

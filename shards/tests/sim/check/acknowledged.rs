@@ -9,7 +9,7 @@ use crate::plan::Plan;
 pub fn stored(ledger: &mut Ledger, plan: &Plan, message: MessageIx, copies: u8) -> Verdict {
     let note = &mut ledger.notes[message];
     note.claimed = note.claimed.max(copies);
-    note.claimed_few |= usize::from(copies) < plan.copies;
+    note.was_scarce |= usize::from(copies) < plan.copies;
     let nodes = note.flushed.count_ones();
     let note = &*note;
     ensure(u32::from(copies) <= nodes, "acknowledged", || {

@@ -1,6 +1,6 @@
 //! Promise 3: order per (sender, recipient) as sent, among what was not refused. A message counts from its first
 //! transmission after its last refusal; where that and the order of ids disagree (an older id sent again after a refusal),
-//! no order is promised. Late is only what some core called `stored` with fewer copies than configured.
+//! no order is promised. Late may be what was not on all configured disks when it was called `stored` or a later one shown.
 
 use super::{Verdict, ensure};
 use crate::ledger::{Ledger, MessageIx};
@@ -19,7 +19,7 @@ pub fn take(ledger: &mut Ledger, plan: &Plan, message: MessageIx, late: bool) ->
         later.id > note.id && later.first > note.position && later.position > later.refused && !later.is_doubtful
     };
     let Some(&later) = before.iter().rev().find(overtaken) else { return Ok(()) };
-    let excused = plan.may_be_late() && note.claimed_few;
+    let excused = plan.may_be_late() && note.was_scarce;
     ledger.counts.late += 1;
     let (note, later_note) = (&ledger.notes[message], &ledger.notes[later]);
     ensure(excused, "order", || {

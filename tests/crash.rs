@@ -72,18 +72,18 @@ fn wait_for(what: &str, holds: impl Fn() -> bool) {
 /// are away.
 fn rounds(executors: &[usize], present: usize, seed: u64) {
     let count = |n: usize| executors[n % executors.len()].to_string();
-    let mut node = Node::with(&["--executors", &count(0)]);
+    let first = Node::with(&["--executors", &count(0)]);
     let away: Vec<String> = (0..5).map(|n| format!("away-{n}")).collect();
     let here: Vec<String> = (0..present).map(|n| format!("here-{n}")).collect();
     let everybody: Vec<String> = here.iter().chain(&away).cloned().collect();
     let scene = Scene {
-        address: Mutex::new(node.address.clone()),
+        address: Mutex::new(first.address.clone()),
         is_over: AtomicBool::new(false),
         answered: AtomicUsize::new(0),
         is_done: AtomicBool::new(false),
     };
     let mut dice = Dice::new(seed);
-    let clients: Vec<Client> = std::thread::scope(|scope| {
+    let (node, clients): (Node, Vec<Client>) = std::thread::scope(|scope| {
         let talking = here.iter().enumerate();
         let threads: Vec<_> = talking
             .map(|(n, name)| {
@@ -91,6 +91,7 @@ fn rounds(executors: &[usize], present: usize, seed: u64) {
                 scope.spawn(move || talk(scene, name, everybody, seed * 100 + n as u64))
             })
             .collect();
+        let mut node = first;
         for round in 1..=executors.len() + 2 {
             // At any moment, which is the point of it.
             std::thread::sleep(Duration::from_millis(150 + dice.roll(500) as u64));
@@ -108,7 +109,7 @@ fn rounds(executors: &[usize], present: usize, seed: u64) {
         }
         // Only from here on may nothing be on its way to them; the check below is about all of it.
         scene.is_done.store(true, Ordering::Release);
-        threads.into_iter().map(|thread| thread.join().expect("no rule was broken")).collect()
+        (node, threads.into_iter().map(|thread| thread.join().expect("no rule was broken")).collect())
     });
     finish(&node, clients, &away, seed);
 }

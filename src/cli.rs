@@ -6,6 +6,7 @@
 mod chat;
 mod check;
 mod listen;
+mod plan;
 mod send;
 mod serve;
 mod status;
@@ -46,6 +47,8 @@ enum Verb {
     Status(status::Status),
     /// Say what is wrong with a configuration file, or nothing.
     Check(check::Check),
+    /// Say which nodes a number of daily users needs, and what they cost.
+    Plan(plan::Plan),
 }
 
 /// Which node to connect to.
@@ -115,6 +118,7 @@ pub fn main() -> ExitCode {
         Verb::Listen(verb) => verb.run(),
         Verb::Status(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
+        Verb::Plan(verb) => verb.run(),
     };
     let Err(failure) = result else { return ExitCode::SUCCESS };
     for line in failure.message.lines() {

@@ -3,6 +3,7 @@
 //! Owns the two halves of this executor, its connections, its end of the mesh and its storage engine. It decides
 //! nothing: every rule is in `iris_shards`, and the one `match` in `perform` is all that its actions mean.
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,7 +33,11 @@ mod report;
 pub use report::{Names, histogram, percentiles};
 
 /// Items from other executors that are handled per turn.
-const MESH_BUDGET: usize = 4_096;
+const MESH_BUDGET: usize = 2_048;
+/// How long a turn handles sockets; the rest waits for the next, behind storage and mesh.
+const SOCKETS_SHARE: Duration = Duration::from_millis(1);
+/// Events between two looks at the clock.
+const LOOK_EVERY: usize = 16;
 /// Reads of one connection per turn; the rest waits for the next turn, behind the others.
 const READS_PER_TURN: usize = 4;
 /// How often an engine with work under way is asked at least, in ms.
@@ -93,6 +98,8 @@ pub struct Executor {
     actions: Vec<Action>,
     /// Connections that had more to read than their share of the last turn.
     unread: Vec<ConnectionKey>,
+    /// What happened to sockets and did not fit into the last turn.
+    ready: VecDeque<SocketEvent>,
     started: Instant,
     now: Now,
     node_connections: Arc<AtomicUsize>,
@@ -130,6 +137,7 @@ impl Executor {
             control: parts.control,
             actions: Vec::new(),
             unread: Vec::new(),
+            ready: VecDeque::new(),
             started: Instant::now(),
             now: Now::default(),
             node_connections: parts.connections,
@@ -183,15 +191,25 @@ impl Executor {
         for key in std::mem::take(&mut self.unread) {
             self.on_readable(key);
         }
-        for event in socket_events.drain(..) {
-            self.on_socket(event);
-        }
+        self.ready.extend(socket_events.drain(..));
+        self.take_ready();
         self.take_from_mesh();
         self.tick();
         self.write();
         self.engine.commit(self.now.mono_ms);
         self.mesh.outbound.flush();
         Ok(())
+    }
+
+    /// Handles what happened to sockets, within the share of a turn.
+    fn take_ready(&mut self) {
+        let began = Instant::now();
+        while let Some(event) = self.ready.pop_front() {
+            self.on_socket(event);
+            if self.ready.len() % LOOK_EVERY == 0 && began.elapsed() > SOCKETS_SHARE {
+                return;
+            }
+        }
     }
 
     fn take_control(&mut self) {
@@ -540,7 +558,7 @@ impl Executor {
 
     /// Sleeps until there is something to do; gives glommio's own work its share.
     async fn rest(&mut self) -> std::io::Result<()> {
-        if !self.unread.is_empty() {
+        if !self.unread.is_empty() || !self.ready.is_empty() {
             return self.sockets.give_way().await;
         }
         let deadlines = [self.edge.next_deadline(), self.core.next_deadline(), self.connections.next_lingering_ms()];

@@ -54,6 +54,7 @@ pub mod executor;
 pub mod logging;
 pub mod mesh;
 pub mod node;
+pub mod plan;
 pub mod preflight;
 pub mod runtime;
 pub mod service;

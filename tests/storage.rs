@@ -44,6 +44,20 @@ fn options(dir: &Path, executors: u16) -> StorageOptions {
     StorageOptions { dir: dir.to_owned(), log, executors }
 }
 
+/// Opens a directory that this process may have closed a moment ago: until its exec, a child that another test starts
+/// holds every lock of this process.
+fn reopened(options: &StorageOptions) -> DataDir {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match DataDir::open(options) {
+            Err(StorageError::Locked { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result.unwrap(),
+        }
+    }
+}
+
 fn user(n: u64) -> UserId {
     UserId::parse(format!("user-{}", n % 50).as_bytes()).unwrap()
 }
@@ -62,7 +76,7 @@ fn entry(n: u64) -> Record {
 
 impl Node {
     async fn open(options: &StorageOptions) -> Node {
-        let mut dir = DataDir::open(options).unwrap();
+        let mut dir = reopened(options);
         let bell = Bell::new().unwrap();
         let open = |seat| Engine::Log(LogEngine::open(seat, &bell).unwrap());
         let mut node = Node {
@@ -321,6 +335,7 @@ fn mistakes_are_named() {
     let told = |result: Result<DataDir, StorageError>| result.err().map(|error| error.to_string()).unwrap_or_default();
     assert!(told(DataDir::open(&options(&path, 1))).contains("is used by another process"));
     drop(held);
+    drop(reopened(&options(&path, 1)));
     let mut large = options(&path, 1);
     large.log.body_bytes_max = 16 << 20;
     assert!(told(DataDir::open(&large)).contains("segment_bytes is 1048576"));
@@ -393,6 +408,7 @@ async fn no_space_for_another_number(dir: &Path) {
     while std::fs::write(dir.join(format!("filler-{}", filler.len())), [1; 100_000]).is_ok() {
         filler.push(());
     }
+    drop(reopened(&options(dir, 1)));
     let error = DataDir::open(&options(dir, 4)).err().unwrap().to_string();
     assert!(error.contains("no space") || error.contains("free some space"), "{error}");
     let node = Node::open(&options(dir, 1)).await;

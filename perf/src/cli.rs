@@ -2,7 +2,8 @@
 
 use crate::body::HEAD_BYTES;
 use crate::measured::cpus::{self, Cpus};
-use crate::measured::{Launch, Peer, Server};
+use crate::measured::{Launch, Server};
+use crate::peer::Peer;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
@@ -79,8 +80,11 @@ pub struct TargetArgs {
     /// The binary to start. [default: the one beside iris-perf]
     #[arg(long, value_name = "PATH", conflicts_with = "server")]
     pub iris: Option<PathBuf>,
-    /// Measure the plain epoll relay instead.
-    #[arg(long, conflicts_with = "iris")]
+    /// What is measured; for `compare`, what Iris is compared with. [default: iris; for compare: raw]
+    #[arg(long, value_enum)]
+    pub peer: Option<Peer>,
+    /// Short for --peer raw.
+    #[arg(long, conflicts_with = "peer")]
     pub raw: bool,
     /// Executors of the server that is started. [default: the server's own]
     #[arg(long)]
@@ -111,21 +115,23 @@ pub struct TargetArgs {
 impl TargetArgs {
     /// What is measured.
     pub fn peer(&self) -> Peer {
-        if self.raw { Peer::Raw } else { Peer::Iris }
+        if self.raw { Peer::Raw } else { self.peer.unwrap_or(Peer::Iris) }
     }
 
     /// Starts the server, or finds the one that runs.
     pub fn open(&self) -> Result<Server> {
-        if let Some(address) = &self.server {
-            return Server::attach(address, self.pid);
-        }
-        Server::start(&Launch {
-            peer: self.peer(),
-            iris: self.iris.clone().map_or_else(iris_beside, Ok)?,
-            executors: self.executors,
-            data: self.data.clone(),
-            cpus: self.cpus()?.server,
-        })
+        let server = match &self.server {
+            Some(address) => Server::attach(address, self.pid)?,
+            None => Server::start(&Launch {
+                peer: self.peer(),
+                iris: self.iris.clone().map_or_else(iris_beside, Ok)?,
+                executors: self.executors,
+                data: self.data.clone(),
+                cpus: self.cpus()?.server,
+            })?,
+        };
+        self.peer().prepare(server.address)?;
+        Ok(server)
     }
 
     /// Who runs where.
@@ -134,7 +140,7 @@ impl TargetArgs {
             return Ok(Cpus::unpinned());
         }
         let allowed = cpus::allowed()?;
-        let executors = if self.raw { 1 } else { self.executors.unwrap_or(allowed.len()) };
+        let executors = if self.peer() == Peer::Raw { 1 } else { self.executors.unwrap_or(allowed.len()) };
         Ok(Cpus::divide(&allowed, executors))
     }
 
@@ -279,9 +285,6 @@ pub struct LoginArgs {
 /// Flags of `compare`.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
-    /// What Iris is compared with.
-    #[arg(long, global = true, value_enum, default_value_t = Peer::Raw)]
-    pub peer: Peer,
     /// How often each is measured.
     #[arg(long, global = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub rounds: u32,
@@ -331,7 +334,8 @@ mod tests {
     fn compare_takes_its_flags_behind_the_scenario() -> Result<()> {
         let line = ["iris-perf", "compare", "relay", "--peer", "raw", "--rounds", "2", "--pairs", "5", "--json"];
         let Command::Compare(mut args) = Cli::try_parse_from(line)?.command else { anyhow::bail!("not compare") };
-        assert_eq!((args.rounds, args.scenario.target().json), (2, true));
+        let target = args.scenario.target();
+        assert_eq!((args.rounds, target.json, target.peer), (2, true, Some(Peer::Raw)));
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use crate::body::Head;
 use crate::latency::Latencies;
 use crate::wire::Level;
 use serde::Serialize;
+use std::collections::VecDeque;
 use std::ops::Range;
 
 /// When a user sends.
@@ -17,6 +18,11 @@ pub enum Behaviour {
     Answer,
     /// A window at the start, then one message for each of its own that is confirmed.
     Continue,
+    /// A window at the start, then one for each of its own that arrived, which the generator tells it without the server: for
+    /// peers that confirm nothing.
+    Credit,
+    /// When its schedule says so, whatever has become of the messages before.
+    Schedule,
     /// Never; it takes what comes.
     Listen,
 }
@@ -77,10 +83,18 @@ pub struct Harvest {
     pub confirmed: u64,
     /// Those of them that were confirmed as stored.
     pub stored: u64,
-    /// From sending to the recipient's client.
+    /// Messages whose time had come and that the window still held back when the run ended.
+    pub held_back: u64,
+    /// Logins of users who come and go.
+    pub logins: u64,
+    /// From sending (or when it was due) to the recipient's client.
     pub delivery: Latencies,
-    /// From sending to the first confirmation.
+    /// From sending (or when it was due) to the first confirmation.
     pub confirmation: Latencies,
+    /// From when a message was due to when this generator came to it.
+    pub lateness: Latencies,
+    /// From connecting to being logged in, of users who come and go.
+    pub login: Latencies,
     /// What was broken.
     pub faults: Faults,
 }
@@ -109,6 +123,8 @@ pub struct Ledger {
     sent: u64,
     confirmed: u64,
     due: u64,
+    /// When the next messages were due, if a schedule says so.
+    due_ns: VecDeque<u64>,
     /// Messages that may be unconfirmed.
     room: u64,
     /// The number last heard of each sender.
@@ -122,7 +138,7 @@ impl Ledger {
     pub fn new(duty: Duty, room: u64) -> Self {
         let stamps = (duty.window * 4).next_power_of_two().clamp(64, 4_096) as usize;
         let heard = vec![0; duty.senders.len()].into();
-        Self { duty, sent: 0, confirmed: 0, due: 0, room, heard, sent_ns: vec![0; stamps].into() }
+        Self { duty, sent: 0, confirmed: 0, due: 0, due_ns: VecDeque::new(), room, heard, sent_ns: vec![0; stamps].into() }
     }
 
     /// The server's window.
@@ -132,14 +148,45 @@ impl Ledger {
 
     /// Owes the window that starts the talk.
     pub fn begin(&mut self) {
-        if self.duty.behaviour != Behaviour::Listen {
+        if !matches!(self.duty.behaviour, Behaviour::Listen | Behaviour::Schedule) {
             self.due = self.duty.window;
         }
     }
 
-    /// Owes nothing any more.
-    pub fn stop(&mut self) {
+    /// Its own index in this run.
+    pub fn origin(&self) -> u32 {
+        self.duty.origin
+    }
+
+    /// Whether it sends when its schedule says so.
+    pub fn is_scheduled(&self) -> bool {
+        self.duty.behaviour == Behaviour::Schedule
+    }
+
+    /// Whether it hears from the generator that its messages arrived.
+    pub fn is_credited(&self) -> bool {
+        self.duty.behaviour == Behaviour::Credit
+    }
+
+    /// Owes a message since `due_ns`; its latency counts from then.
+    #[inline]
+    pub fn on_due(&mut self, due_ns: u64) {
+        self.due += 1;
+        self.due_ns.push_back(due_ns);
+    }
+
+    /// A message of its own arrived. Owes the next, if it goes by credit.
+    #[inline]
+    pub fn on_credit(&mut self) {
+        self.due += u64::from(self.duty.behaviour == Behaviour::Credit);
+    }
+
+    /// Owes nothing any more. Returns how many scheduled messages it had not sent.
+    pub fn stop(&mut self) -> u64 {
         self.due = 0;
+        let held_back = self.due_ns.len();
+        self.due_ns.clear();
+        held_back as u64
     }
 
     /// The head of the next message, if one is owed and the window has room for it.
@@ -151,8 +198,9 @@ impl Ledger {
         self.due -= 1;
         self.sent += 1;
         let slot = self.slot(self.sent);
-        self.sent_ns[slot] = now_ns;
-        Some(Head { number: self.sent, sent_ns: now_ns, origin: self.duty.origin, kind: crate::body::DATA })
+        let sent_ns = self.due_ns.pop_front().unwrap_or(now_ns);
+        self.sent_ns[slot] = sent_ns;
+        Some(Head { number: self.sent, sent_ns, origin: self.duty.origin, kind: crate::body::DATA })
     }
 
     #[inline]
@@ -280,6 +328,18 @@ mod tests {
         assert_eq!(numbers(&mut ledger), [3], "the server's window holds the fourth back");
         ledger.on_confirmed((1, 1), Level::Delivered, 5, &mut Harvest::default());
         assert_eq!(numbers(&mut ledger), [4]);
+    }
+
+    #[test]
+    fn scheduled_messages_count_from_when_they_were_due() {
+        let mut ledger = Ledger::new(duty(Behaviour::Schedule), 1);
+        ledger.begin();
+        [10, 20, 30].into_iter().for_each(|due_ns| ledger.on_due(due_ns));
+        let mut next = |now_ns| ledger.next(now_ns).map(|head| head.sent_ns);
+        assert_eq!((next(15), next(25)), (Some(10), None), "the window holds the second back");
+        ledger.on_confirmed((1, 1), Level::Delivered, 40, &mut Harvest::default());
+        assert_eq!(ledger.next(41).map(|head| head.sent_ns), Some(20), "and its latency grows meanwhile");
+        assert_eq!(ledger.stop(), 1);
     }
 
     #[test]

@@ -8,10 +8,14 @@ mod board;
 mod busy;
 mod connection;
 mod crew;
+mod pacer;
+mod visitors;
 mod worker;
 
 pub use board::{Board, Phase, Totals};
 pub use busy::Busy;
 pub use connection::{Connection, connect, connect_later};
-pub use crew::{Body, Crew, CrewReport, Outcome};
+pub use crew::{Body, Crew, CrewReport, Outcome, talkers};
+pub use pacer::Pace;
+pub use visitors::{Visitor, Visits, visitors};
 pub use worker::User;

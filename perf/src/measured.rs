@@ -6,4 +6,4 @@ pub mod environment;
 pub mod process;
 mod server;
 
-pub use server::{Launch, Peer, Server};
+pub use server::{Launch, Server};

@@ -3,15 +3,27 @@
 //! who sends what and when, and whether it arrived, is the ledger's.
 
 mod iris;
+mod mqtt;
+mod nats;
 mod raw;
+mod resp;
+mod spoken;
+mod xmpp;
 
 pub use iris::Iris;
+pub use mqtt::Mqtt;
+pub use nats::Nats;
 pub use raw::Raw;
+pub use resp::Resp;
+pub use spoken::Spoken;
+pub use xmpp::Xmpp;
 
 /// How a message was confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// On disk, the recipient has not taken it.
+    /// The server has it; nothing is said of its disk.
+    Accepted,
+    /// On disk (or in its files, where a peer promises no more), the recipient has not taken it.
     Stored,
     /// The recipient's client acknowledged it.
     Delivered,
@@ -63,7 +75,8 @@ pub trait Wire: Send + Sized + 'static {
     /// Appends a message. `now_ns` is the board's clock.
     fn send(&mut self, recipient: &[u8], body: &[u8], now_ns: u64, out: &mut Vec<u8>);
 
-    /// Appends the acknowledgement of every message that was decoded and not acknowledged yet, if there is any.
+    /// Appends the acknowledgement of every message that was decoded and not acknowledged yet, if there is any, and the
+    /// other answers that the protocol calls for.
     fn acknowledge(&mut self, out: &mut Vec<u8>);
 
     /// Calls `on` for everything whole at the start of `input`, and returns how many bytes that took.

@@ -57,6 +57,8 @@ const TOLD: u8 = 2;
 const LOGGING: u8 = 4;
 /// It is on disk.
 const FLUSHED: u8 = 8;
+/// A copy of it is on its way to another place on disk.
+const MOVING: u8 = 16;
 
 impl Entry {
     /// An entry without a return address, whose content is in a cell.
@@ -88,8 +90,18 @@ impl Entry {
             Content::Logging(cell) => (LOGGING, u64::from(cell)),
             Content::Flushed(place) => (FLUSHED, place.0),
         };
-        self.flags = self.flags & !(LOGGING | FLUSHED) | flag;
+        self.flags = self.flags & !(LOGGING | FLUSHED | MOVING) | flag;
         self.content = content;
+    }
+
+    /// Whether a copy is on its way to another place; over as soon as its content has moved.
+    pub fn is_moving(&self) -> bool {
+        self.flags & MOVING != 0
+    }
+
+    /// A copy is on its way to another place, or was dropped on its way.
+    pub fn set_moving(&mut self, moving: bool) {
+        self.flags = self.flags & !MOVING | if moving { MOVING } else { 0 };
     }
 
     /// Whether it was sent to the recipient's session and not acknowledged.

@@ -205,9 +205,10 @@ impl Log {
         self.segments.push(Segment::default());
     }
 
-    /// Bytes left in the open segment, and in the spare ones.
+    /// Bytes left for appends in the open segment, whose last ones are kept for a marker, and in the spare ones.
     fn left(&self) -> (u32, u32) {
-        let here = if self.is_open { self.config.segment_bytes - self.end().offset } else { 0 };
+        let end = self.end().offset + COMMIT_BYTES as u32;
+        let here = if self.is_open { self.config.segment_bytes.saturating_sub(end) } else { 0 };
         (here, self.spares * self.config.segment_bytes)
     }
 
@@ -417,14 +418,10 @@ impl Log {
 
     /// Names the last batch as flushed, so that damage in it is told from a torn write.
     fn mark(&mut self) {
-        if !self.staging.is_idle() || !self.staging.is_unmarked() {
-            return;
-        }
-        if self.is_open && self.left().0 as usize >= COMMIT_BYTES {
+        if self.staging.is_idle() && self.staging.is_unmarked() {
             let bytes = self.staging.mark(self.end());
             self.segments.grow(bytes);
-        } else {
-            self.staging.leave_unmarked();
+            assert!(self.end().offset <= self.config.segment_bytes, "no room was kept for the marker");
         }
     }
 

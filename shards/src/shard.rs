@@ -97,7 +97,7 @@ impl Turn<'_> {
 enum Pending {
     Entry { mailbox: MailboxId, key: EntryKey, bytes: u32, relocates: Option<Place> },
     Tombstone { mailbox: MailboxId, key: EntryKey, relocates: Option<Place> },
-    Complete,
+    Complete { relocates: Option<Place> },
 }
 
 /// Bodies in memory, by cell.

@@ -112,7 +112,7 @@ pub enum StorageEvent {
         place: Place,
     },
     /// The engine wants to give up the segment in which this record is. If the core still needs the record at exactly
-    /// this place, it appends it again and trims the old place when that is flushed; else it does nothing.
+    /// this place, it appends it again and trims the old place when that is flushed; else it trims it at once.
     Relocate {
         /// What is there, with its body.
         record: Record,

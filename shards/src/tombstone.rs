@@ -18,6 +18,18 @@ pub enum Kept {
     Memory,
     /// On disk.
     Flushed(Place),
+    /// On disk at this place, and a copy is on its way to the disk.
+    Moving(Place),
+}
+
+impl Kept {
+    /// Where it is on disk.
+    pub fn place(self) -> Option<Place> {
+        match self {
+            Kept::Memory => None,
+            Kept::Flushed(place) | Kept::Moving(place) => Some(place),
+        }
+    }
 }
 
 /// A tombstone that is not remembered any more.

@@ -268,8 +268,9 @@ impl Check<'_> {
 
     fn segment_bytes(&mut self, value: u64, edge: &EdgeLimits) -> u64 {
         let min = 4 * (u64::from(edge.body_bytes_max) + RECORD_OVERHEAD_BYTES);
-        let why = "at least 4 * (cluster.limits.body_bytes_max + 1_024)";
-        self.within_because("node.segment_bytes", value, (min, 2048 * MIB), why)
+        let why = "at least 4 * (cluster.limits.body_bytes_max + 1_024), in multiples of 4_096";
+        let value = self.within_because("node.segment_bytes", value, (min, 128 * MIB), why);
+        value.next_multiple_of(4_096)
     }
 
     fn out_bytes_max(&mut self, value: &Number, edge: &EdgeLimits, core: &CoreLimits) -> usize {

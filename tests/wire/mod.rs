@@ -320,6 +320,18 @@ impl Wire {
         self.closed().0
     }
 
+    /// Keeps no memory, of which a crowd would need much.
+    pub fn shrink(&mut self) {
+        self.input.drain(..self.taken);
+        self.taken = 0;
+        self.input.shrink_to_fit();
+    }
+
+    /// A byte that a test has read from the stream by itself.
+    pub fn push_back(&mut self, byte: u8) {
+        self.input.push(byte);
+    }
+
     /// Sends FIN; reading goes on.
     pub fn finish(&mut self) {
         drop(self.stream.shutdown(Shutdown::Write));

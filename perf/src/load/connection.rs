@@ -104,6 +104,16 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether the socket has taken everything.
+    pub fn is_flushed(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
+    /// Says that nothing more will be written.
+    pub fn shut(&self) {
+        let _gone = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if bytes.is_empty() {

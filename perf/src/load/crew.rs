@@ -2,6 +2,7 @@
 
 use super::board::{Board, Phase, Totals};
 use super::busy::Busy;
+use super::pacer::Pace;
 use super::worker::{User, Worker};
 use crate::ledger::Harvest;
 use crate::report::Fields;
@@ -12,6 +13,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+/// A thread that came this late to one in a hundred scheduled messages may be what was measured, µs.
+const LATE_P99_US_MAX: f64 = 5_000.0;
 /// A thread that was on a CPU, or waited for one, for more than this share of the time may be what was measured.
 const SATURATED_SHARE: f64 = 0.95;
 const POLL: Duration = Duration::from_millis(2);
@@ -39,19 +42,15 @@ pub struct CrewReport {
 impl Crew {
     /// One thread for each share of the users, on the CPU of the same index if `cpus` has one.
     pub fn start<W: Wire>(shares: Vec<Vec<User<W>>>, body_bytes: usize, cpus: &[usize]) -> Result<Self> {
-        let board = Arc::new(Board::new(shares.len()));
+        let (board, pace) = (Arc::new(Board::new(shares.len())), Pace::default());
         let users = shares.iter().map(|share| share.len() as u64).sum();
-        let mut bodies: Vec<Body> = Vec::new();
-        for (thread, share) in shares.into_iter().enumerate() {
-            let worker = Worker::new(board.clone(), thread, share, body_bytes)?;
-            bodies.push(Box::new(move || worker.run()));
-        }
-        Self { board, users, threads: Vec::new() }.with_threads(bodies, cpus)
+        let bodies = talkers(&board, shares, body_bytes, pace)?;
+        Self::of(board, bodies, users, cpus)
     }
 
-    /// Threads that run something else, by the same board.
-    pub fn of(board: Arc<Board>, bodies: Vec<Body>, cpus: &[usize]) -> Result<Self> {
-        Self { board, users: 0, threads: Vec::new() }.with_threads(bodies, cpus)
+    /// Threads that run anything, by one board. `users`: how many log in before the first phase is over.
+    pub fn of(board: Arc<Board>, bodies: Vec<Body>, users: u64, cpus: &[usize]) -> Result<Self> {
+        Self { board, users, threads: Vec::new() }.with_threads(bodies, cpus)
     }
 
     fn with_threads(mut self, bodies: Vec<Body>, cpus: &[usize]) -> Result<Self> {
@@ -115,9 +114,37 @@ impl Crew {
     }
 }
 
+/// A body for each share of the users, the first threads of `board`.
+pub fn talkers<W: Wire>(
+    board: &Arc<Board>,
+    shares: Vec<Vec<User<W>>>,
+    body_bytes: usize,
+    pace: Pace,
+) -> Result<Vec<Body>> {
+    let speakers = |share: &[User<W>]| share.iter().filter(|user| user.ledger.is_scheduled()).count();
+    let all: usize = shares.iter().map(|share| speakers(share)).sum();
+    let mut bodies: Vec<Body> = Vec::new();
+    for (thread, share) in shares.into_iter().enumerate() {
+        let pace = pace.share(speakers(&share), all);
+        let worker = Worker::new(board.clone(), thread, share, body_bytes)?.paced(pace);
+        bodies.push(Box::new(move || worker.run()));
+    }
+    Ok(bodies)
+}
+
 impl CrewReport {
-    /// Whether a thread had hardly time to sleep: then the generator may be what was measured.
+    /// Whether a thread had hardly time to sleep, or came late to its schedule: then the generator may be what was
+    /// measured.
     pub fn is_saturated(&self) -> bool {
+        self.is_late() || self.is_busy()
+    }
+
+    fn is_late(&self) -> bool {
+        let lateness = self.harvest.lateness.clone().fields();
+        lateness.and_then(|fields| fields.number("p99")).is_some_and(|p99| p99 > LATE_P99_US_MAX)
+    }
+
+    fn is_busy(&self) -> bool {
         self.threads.iter().any(|busy| share(busy.cpu_ns + busy.waited_ns, busy.wall_ns) > SATURATED_SHARE)
     }
 
@@ -132,6 +159,9 @@ impl CrewReport {
         };
         let mut fields = Fields::default();
         fields.put_group("threads", self.threads.iter().map(of_thread).collect::<Vec<_>>());
+        if let Some(lateness) = self.harvest.lateness.clone().fields() {
+            fields.put_group("late_us", lateness);
+        }
         fields
     }
 }
@@ -143,8 +173,12 @@ impl Harvest {
         self.delivered += other.delivered;
         self.confirmed += other.confirmed;
         self.stored += other.stored;
+        self.held_back += other.held_back;
+        self.logins += other.logins;
         self.delivery.add(other.delivery);
         self.confirmation.add(other.confirmation);
+        self.lateness.add(other.lateness);
+        self.login.add(other.login);
         self.faults.add(other.faults);
     }
 }

@@ -1,6 +1,7 @@
 //! The server of a run: started here in a directory of its own, or running elsewhere already.
 
 use super::cpus::started_on;
+use crate::peer::{Peer, script};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -17,25 +18,6 @@ use tempfile::TempDir;
 const READY_LIMIT: Duration = Duration::from_secs(120);
 const LAST_WORDS_BYTES: usize = 4_000;
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-
-/// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Peer {
-    /// A node of Iris.
-    Iris,
-    /// The plain epoll relay: the limit.
-    Raw,
-}
-
-impl Peer {
-    /// Its name in results.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Iris => "iris",
-            Self::Raw => "raw",
-        }
-    }
-}
 
 /// How to start a server.
 #[derive(Debug, Clone)]
@@ -88,12 +70,18 @@ impl Server {
 
     fn start_in(launch: &Launch, directory: TempDir) -> Result<Self> {
         let log = File::create(directory.path().join("log"))?;
-        let mut command = command(launch, directory.path())?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        let name = command.get_program().to_string_lossy().into_owned();
+        let (mut command, address) = command(launch, directory.path())?;
+        // Peers that are started by the script say what they say to the log.
+        let output = if address.is_some() { Stdio::from(log.try_clone()?) } else { Stdio::piped() };
+        command.stdin(Stdio::null()).stdout(output).stderr(log);
+        let name = launch.peer.name();
         let spawn = || command.spawn().with_context(|| format!("cannot start {name}"));
         let mut child = started_on(&launch.cpus, spawn)?;
-        match wait_ready(&mut child) {
+        let ready = match address {
+            Some(address) => script::wait_ready(&mut child, address).map(|()| address),
+            None => wait_ready(&mut child),
+        };
+        match ready {
             Ok(address) => {
                 let pid = Some(child.id());
                 Ok(Self { address, pid, started: Some(Started { launch: launch.clone(), child, directory }) })
@@ -148,11 +136,16 @@ impl Drop for Server {
     }
 }
 
-fn command(launch: &Launch, directory: &Path) -> Result<Command> {
+/// What to run, and where it will listen if it does not say so itself.
+fn command(launch: &Launch, directory: &Path) -> Result<(Command, Option<SocketAddr>)> {
     if launch.peer == Peer::Raw {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("raw-relay");
-        return Ok(command);
+        return Ok((command, None));
+    }
+    if launch.peer.is_scripted() {
+        let (command, address) = script::command(launch.peer, directory)?;
+        return Ok((command, Some(address)));
     }
     ensure!(launch.iris.is_file(), "{} does not exist: build Iris, or name it by --iris", launch.iris.display());
     let mut command = Command::new(&launch.iris);
@@ -160,7 +153,7 @@ fn command(launch: &Launch, directory: &Path) -> Result<Command> {
     if let Some(executors) = launch.executors {
         command.args(["--executors", &executors.to_string()]);
     }
-    Ok(command)
+    Ok((command, None))
 }
 
 /// Reads standard output up to the line that says `ready`. A thread goes on reading, so that the pipe never fills.

@@ -157,11 +157,6 @@ impl Staging {
         self.unmarked
     }
 
-    /// There is no room for a marker: the next batch names what was flushed.
-    pub fn leave_unmarked(&mut self) {
-        self.unmarked = false;
-    }
-
     /// Whether a batch of this segment is not flushed.
     pub fn has(&self, segment: u32) -> bool {
         let in_flight = self.in_flight.as_ref().map(|batch| batch.end.segment);

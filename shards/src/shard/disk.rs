@@ -110,18 +110,23 @@ impl Shard {
                     // It may have been forgotten, and its old place trimmed, while it was being relocated.
                     let dead = match (self.tombstones.kept_mut(mailbox, key), relocates) {
                         (Some(kept), None) => std::mem::replace(kept, Kept::Flushed(place)),
-                        (Some(kept), Some(old)) if *kept == Kept::Flushed(old) => {
+                        (Some(kept), Some(old)) if *kept == Kept::Moving(old) => {
                             std::mem::replace(kept, Kept::Flushed(place))
                         }
                         _ => Kept::Flushed(place),
                     };
-                    if let Kept::Flushed(place) = dead {
-                        turn.out.push(Action::Storage(StorageRequest::Trim { place }));
+                    if let Some(place) = dead.place() {
+                        trim(turn, place);
                     }
                     let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
                     self.answered(at, key);
                 }
-                Pending::Complete => self.become_complete(turn, mailboxes),
+                Pending::Complete { relocates } => {
+                    if let Some(old) = relocates {
+                        trim(turn, old);
+                    }
+                    self.become_complete(turn, mailboxes);
+                }
             }
         }
         flush_stored(turn, run);
@@ -135,7 +140,6 @@ impl Shard {
         key: EntryKey,
         (place, relocates): (Place, Option<Place>),
     ) {
-        let trim = |turn: &mut Turn<'_>, place| turn.out.push(Action::Storage(StorageRequest::Trim { place }));
         let slot = mailbox.slot;
         let entry = mailbox.held.as_mut().and_then(|held| held.inbox.entry_mut(key));
         match (entry, relocates) {
@@ -152,8 +156,9 @@ impl Shard {
                 entry.set_content(Content::Flushed(place));
                 trim(turn, old);
             }
+            (Some(_), _) => trim(turn, place),
             // Taken meanwhile: the record is dead, and a recovery has to know.
-            _ => {
+            (None, _) => {
                 self.append_tombstone(turn, (id, mailbox), key, Some(place));
                 trim(turn, place);
             }
@@ -192,6 +197,8 @@ impl Shard {
                     if relocates.is_none() {
                         self.unflushed_bytes -= u64::from(bytes);
                         self.on_entry_failed(turn, (mailbox, at), key);
+                    } else if let Some(entry) = at.held.as_mut().and_then(|held| held.inbox.entry_mut(key)) {
+                        entry.set_moving(false);
                     }
                     self.answered(at, key);
                 }
@@ -202,11 +209,14 @@ impl Shard {
                     self.unwritten.push_back((mailbox, key, None));
                     self.answered(at, key);
                 }
-                Pending::Tombstone { mailbox, key, relocates: Some(_) } => {
+                Pending::Tombstone { mailbox, key, relocates: Some(place) } => {
+                    if let Some(kept) = self.tombstones.kept_mut(mailbox, key) {
+                        *kept = Kept::Flushed(place);
+                    }
                     let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
                     self.answered(at, key);
                 }
-                Pending::Complete => self.append_complete(turn),
+                Pending::Complete { relocates } => self.append_complete(turn, relocates),
             }
         }
     }
@@ -244,7 +254,7 @@ impl Shard {
                 self.cells.clear(cell);
             }
             Content::Logging(cell) => self.cells.clear(cell),
-            Content::Flushed(place) => turn.out.push(Action::Storage(StorageRequest::Trim { place })),
+            Content::Flushed(place) => trim(turn, place),
         }
         if let Some(to) = self.origin(&entry).filter(|_| !entry.is_told()) {
             turn.to_edge(to.login.at, ToEdge::Refused { to, refusal });
@@ -308,33 +318,50 @@ impl Shard {
             Record::Entry(entry) => (&entry.user, &entry.key),
             Record::Tombstone { user, key, .. } => (user, key),
             Record::Complete => {
-                if self.complete {
-                    self.append_complete(turn);
+                let under_way = |pending: &Pending| matches!(pending, Pending::Complete { relocates } if *relocates == Some(place));
+                if !self.pending.iter().any(under_way) {
+                    self.append_complete(turn, Some(place));
                 }
-                return turn.out.push(Action::Storage(StorageRequest::Trim { place }));
+                return;
             }
         };
         let (Some((id, mailbox)), Some(sender)) = (mailboxes.find(user), self.senders.find(&name.sender)) else {
-            return;
+            return trim(turn, place);
         };
         let key = (name.id, sender);
         match record {
-            Record::Entry(entry) => {
-                let found = mailbox.held.as_ref().and_then(|held| held.inbox.entry(key));
-                if found.is_some_and(|found| found.content() == Content::Flushed(place)) {
-                    let bytes = entry.body.len() as u32;
-                    let pending = Pending::Entry { mailbox: id, key, bytes, relocates: Some(place) };
-                    self.append(turn, mailbox, Record::Entry(entry), pending);
-                }
-            }
-            Record::Tombstone { taken_at, .. } => {
-                if self.tombstones.kept_mut(id, key).is_some_and(|kept| *kept == Kept::Flushed(place)) {
+            Record::Entry(entry) => self.relocate_entry(turn, (id, mailbox), key, (entry, place)),
+            Record::Tombstone { taken_at, .. } => match self.tombstones.kept_mut(id, key) {
+                Some(kept) if *kept == Kept::Moving(place) => {}
+                Some(kept) if *kept == Kept::Flushed(place) => {
+                    *kept = Kept::Moving(place);
                     let record = tombstone_record(mailbox, name.clone(), taken_at, None);
                     let pending = Pending::Tombstone { mailbox: id, key, relocates: Some(place) };
                     self.append(turn, mailbox, record, pending);
                 }
-            }
+                _ => trim(turn, place),
+            },
             Record::Complete => {}
+        }
+    }
+
+    fn relocate_entry(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (id, mailbox): (MailboxId, &mut Mailbox),
+        key: EntryKey,
+        (entry, place): (storage::Entry, Place),
+    ) {
+        let found = mailbox.held.as_mut().and_then(|held| held.inbox.entry_mut(key));
+        match found.filter(|found| found.content() == Content::Flushed(place)) {
+            Some(found) if found.is_moving() => {}
+            Some(found) => {
+                found.set_moving(true);
+                let bytes = entry.body.len() as u32;
+                let pending = Pending::Entry { mailbox: id, key, bytes, relocates: Some(place) };
+                self.append(turn, mailbox, Record::Entry(entry), pending);
+            }
+            None => trim(turn, place),
         }
     }
 
@@ -368,7 +395,7 @@ impl Shard {
             let before = known.content();
             known.set_content(Content::Flushed(place));
             if let Content::Flushed(old) = before {
-                turn.out.push(Action::Storage(StorageRequest::Trim { place: old }));
+                trim(turn, old);
             }
             return self.senders.release(sender);
         }
@@ -393,17 +420,16 @@ impl Shard {
         {
             self.senders.release(sender);
             if let Content::Flushed(place) = entry.content() {
-                turn.out.push(Action::Storage(StorageRequest::Trim { place }));
+                trim(turn, place);
             }
             mailbox.settle();
         }
         if self.tombstones.insert(turn.now.mono_ms, id, key, Kept::Flushed(place)) {
             mailbox.references += 1;
         } else {
-            if let Some(Kept::Flushed(old)) =
-                self.tombstones.kept_mut(id, key).map(|kept| std::mem::replace(kept, Kept::Flushed(place)))
-            {
-                turn.out.push(Action::Storage(StorageRequest::Trim { place: old }));
+            let kept = self.tombstones.kept_mut(id, key);
+            if let Some(old) = kept.and_then(|kept| std::mem::replace(kept, Kept::Flushed(place)).place()) {
+                trim(turn, old);
             }
             self.senders.release(sender);
         }
@@ -420,8 +446,8 @@ impl Shard {
         for _ in 0..budget {
             let Some(forgotten) = self.tombstones.forget(before_ms, most) else { return false };
             self.counts.tombstones_full += u64::from(self.tombstones.len() >= most);
-            if let Kept::Flushed(place) = forgotten.kept {
-                turn.out.push(Action::Storage(StorageRequest::Trim { place }));
+            if let Some(place) = forgotten.kept.place() {
+                trim(turn, place);
             }
             let mailbox = mailboxes.mailbox(forgotten.mailbox).expect("a mailbox with references stays");
             self.answered(mailbox, forgotten.key);
@@ -475,4 +501,9 @@ impl Shard {
     pub fn next_timer_ms(&mut self) -> Option<u64> {
         self.timers.next_ms()
     }
+}
+
+/// A record is not needed any more.
+fn trim(turn: &mut Turn<'_>, place: Place) {
+    turn.out.push(Action::Storage(StorageRequest::Trim { place }));
 }

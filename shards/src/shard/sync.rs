@@ -11,7 +11,7 @@ use crate::mutant::{self, Mutant};
 use crate::peer::{Message, Peer, ToCores};
 use crate::replica::FromReplica;
 use crate::slot::stable_hash;
-use crate::storage::{Record, StorageRequest};
+use crate::storage::{Place, Record, StorageRequest};
 use crate::tombstone::Kept;
 
 /// Entries that other replicas asked for and that come from the disk.
@@ -165,11 +165,17 @@ impl Shard {
             let mut run = Run::default();
             self.tell_stored(turn, &mut run, slot, entry);
             flush_stored(turn, run);
-            if matches!(entry.content(), Content::Flushed(_)) {
+            let content = entry.content();
+            if matches!(content, Content::Flushed(_)) {
                 let (user, key) = (mailbox.user.clone(), message.key);
                 to_core(turn, node, slot, FromReplica::Flushed { user, key });
             }
-            return self.senders.release(sender);
+            self.senders.release(sender);
+            // The other side waits for this copy, and has to hear when it is taken.
+            if matches!(content, Content::Unlogged(_)) {
+                self.log_all(turn, (id, mailbox));
+            }
+            return;
         }
         let mut entry = Entry::new(key.0, sender, message.body.len() as u32, Content::Unlogged(0));
         entry.copies = bit;
@@ -299,10 +305,10 @@ impl Shard {
     fn become_synced(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
         if !self.complete {
             let all = self.peers.values().all(|peer| peer.is_up() && peer.is_all_synced());
-            let pending = self.pending.iter().any(|pending| matches!(pending, Pending::Complete));
+            let pending = self.pending.iter().any(|pending| matches!(pending, Pending::Complete { .. }));
             if all && !pending {
                 // Behind the synced entries, and it counts when it is flushed.
-                self.append_complete(turn);
+                self.append_complete(turn, None);
                 if mutant::is(Mutant::CompleteBeforeFlush) {
                     self.complete = true;
                 }
@@ -311,8 +317,9 @@ impl Shard {
         self.become_served(turn, mailboxes);
     }
 
-    pub(super) fn append_complete(&mut self, turn: &mut Turn<'_>) {
-        self.pending.push_back(Pending::Complete);
+    /// The mark; a copy of it where it is to leave a place.
+    pub(super) fn append_complete(&mut self, turn: &mut Turn<'_>, relocates: Option<Place>) {
+        self.pending.push_back(Pending::Complete { relocates });
         turn.out.push(Action::Storage(StorageRequest::Append(Record::Complete)));
     }
 

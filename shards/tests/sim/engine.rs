@@ -1,148 +1,106 @@
-//! A fast model of a storage engine: what a crash keeps, when a flush returns, which segments are given up.
-//!
-//! In: requests of a core. Out: storage events when their time has come. A crash keeps what was flushed and any prefix
-//! of the rest; a trimmed record comes back at a recovery until its segment is gone, as in a real log.
+//! The storage engine of an executor: the fast model, or the real log on a simulated disk.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use iris_shards::id::MessageId;
+use iris_shards::storage::{Record, StorageEvent, StorageRequest};
 
-use iris_shards::storage::{Place, Record, StorageEvent, StorageRequest};
-
+use crate::logged::{Files, Logged};
+use crate::model::{Model, Platter};
 use crate::rng::Rng;
 
-/// Records per segment.
-const SEGMENT: u64 = 24;
-
-/// A record on disk.
-#[derive(Debug, Clone)]
-pub struct Kept {
-    pub record: Record,
-    pub trimmed: bool,
+/// A living engine.
+pub enum Engine {
+    Model(Box<Model>),
+    Log(Box<Logged>),
 }
 
 /// What outlives the process.
-#[derive(Debug, Default)]
-pub struct Platter {
-    pub kept: BTreeMap<u64, Kept>,
-    next: u64,
+pub enum Medium {
+    Model(Platter),
+    Log(Box<Files>),
 }
 
-/// The engine of one executor.
-#[derive(Debug)]
-pub struct Engine {
-    pub platter: Platter,
-    pending: VecDeque<(Record, bool)>,
-    flushing: usize,
-    flushed_at: Option<u64>,
-    reads: Vec<(u64, StorageEvent)>,
-    told: VecDeque<StorageEvent>,
-    full: bool,
-    trims: u32,
-    /// Segments that were asked to be given up: asked once.
-    asked: BTreeSet<u64>,
-    flush_us: (u64, u64),
-    pub slow_us: u64,
+impl Medium {
+    /// An empty one.
+    pub fn new(real_log: bool, salt: u32) -> Self {
+        if real_log { Medium::Log(Box::new(Files::new(salt))) } else { Medium::Model(Platter::default()) }
+    }
+
+    /// An empty one takes its place.
+    pub fn wipe(&mut self) {
+        match self {
+            Medium::Model(platter) => *platter = Platter::default(),
+            Medium::Log(files) => files.wipe(),
+        }
+    }
+
+    /// The messages that are on it.
+    pub fn ids(&self) -> Vec<MessageId> {
+        match self {
+            Medium::Model(platter) => platter.ids(),
+            Medium::Log(files) => files.ids(),
+        }
+    }
 }
 
 impl Engine {
-    pub fn new(platter: Platter, flush_us: (u64, u64)) -> Self {
-        Engine {
-            platter,
-            pending: VecDeque::new(),
-            flushing: 0,
-            flushed_at: None,
-            reads: Vec::new(),
-            told: VecDeque::new(),
-            full: false,
-            trims: 0,
-            asked: BTreeSet::new(),
-            flush_us,
-            slow_us: 0,
+    pub fn new(medium: Medium, flush_us: (u64, u64)) -> Self {
+        match medium {
+            Medium::Model(platter) => Engine::Model(Box::new(Model::new(platter, flush_us))),
+            Medium::Log(files) => Engine::Log(Box::new(Logged::new(*files, flush_us))),
         }
     }
 
     /// The process has died.
-    pub fn crash(mut self, rng: &mut Rng) -> Platter {
-        let torn = rng.index(self.pending.len() + 1);
-        for (record, failed) in self.pending.drain(..torn) {
-            if !failed {
-                self.platter.keep(record);
-            }
+    pub fn crash(self, rng: &mut Rng) -> Medium {
+        match self {
+            Engine::Model(model) => Medium::Model(model.crash(rng)),
+            Engine::Log(log) => Medium::Log(Box::new(log.crash(rng))),
         }
-        self.platter
     }
 
-    /// What a recovery finds, and whether the mark is there. What was trimmed before is found again.
+    /// What a recovery finds, and whether the mark is there.
     pub fn recover(&mut self) -> (Vec<StorageEvent>, bool) {
-        self.platter.kept.values_mut().for_each(|kept| kept.trimmed = false);
-        let complete = self.platter.kept.values().any(|kept| kept.record == Record::Complete);
-        let found = self.platter.kept.iter().filter(|(_, kept)| kept.record != Record::Complete);
-        let events = found.map(|(&place, kept)| recovered(&kept.record, Place(place))).collect();
-        (events, complete)
+        match self {
+            Engine::Model(model) => model.recover(),
+            Engine::Log(log) => log.recover(),
+        }
     }
 
-    /// Performs a request. Returns the record that was given up by a trim, for the checkers.
+    /// Performs a request. Returns the record that was given up by a trim.
     pub fn request(&mut self, request: StorageRequest, now_us: u64, rng: &mut Rng) -> Option<Record> {
-        match request {
-            StorageRequest::Append(record) => {
-                // Until a failure was told nothing behind it is kept: a younger entry must not be there without an older.
-                let is_failing = self.full || self.pending.iter().any(|(_, failed)| *failed);
-                let failed = is_failing && matches!(record, Record::Entry(_));
-                self.pending.push_back((record, failed));
-                None
-            }
-            StorageRequest::Read { place, .. } => {
-                let kept = self.platter.kept.get(&place.0).expect("a place that the engine gave");
-                let Record::Entry(entry) = &kept.record else { panic!("only entries are read") };
-                let entry = entry.clone();
-                let (user, key) = (entry.user, entry.key);
-                let event = StorageEvent::Read { user, key, sent_at: entry.sent_at, body: entry.body };
-                self.reads.push((now_us + rng.range(self.flush_us.0, self.flush_us.1) / 4, event));
-                None
-            }
-            StorageRequest::Trim { place } => self.trim(place, rng),
+        match self {
+            Engine::Model(model) => model.request(request, now_us, rng),
+            Engine::Log(log) => log.request(request, now_us, rng),
         }
     }
 
-    fn trim(&mut self, place: Place, rng: &mut Rng) -> Option<Record> {
-        let kept = self.platter.kept.get_mut(&place.0).expect("a place that the engine gave");
-        assert!(!kept.trimmed, "trimmed twice: {:?}", kept.record);
-        kept.trimmed = true;
-        let record = kept.record.clone();
-        self.trims += 1;
-        if self.trims % 16 == 0 {
-            self.platter.collect();
-            if rng.permille(500) {
-                self.relocate();
-            }
-        }
-        Some(record)
-    }
-
-    /// Asks for what still lives in the oldest segment.
-    fn relocate(&mut self) {
-        let Some(segment) = self.platter.kept.keys().next().map(|place| place / SEGMENT) else { return };
-        if (segment + 1) * SEGMENT > self.platter.next || !self.asked.insert(segment) {
-            return;
-        }
-        let range = segment * SEGMENT..(segment + 1) * SEGMENT;
-        let live = self.platter.kept.range(range).filter(|(_, kept)| !kept.trimmed);
-        let events =
-            live.map(|(&place, kept)| StorageEvent::Relocate { record: kept.record.clone(), place: Place(place) });
-        self.told.extend(events);
-    }
-
-    /// The end of a turn: one flush is under way at a time.
+    /// The end of a turn.
     pub fn flush(&mut self, now_us: u64, rng: &mut Rng) {
-        if self.flushed_at.is_none() && !self.pending.is_empty() {
-            self.flushing = self.pending.len();
-            self.flushed_at = Some(now_us + rng.range(self.flush_us.0, self.flush_us.1) + self.slow_us);
+        match self {
+            Engine::Model(model) => model.flush(now_us, rng),
+            Engine::Log(log) => log.flush(now_us, rng),
         }
     }
 
     pub fn set_full(&mut self, full: bool) {
-        if self.full != full {
-            self.full = full;
-            self.told.push_back(StorageEvent::Full(full));
+        match self {
+            Engine::Model(model) => model.set_full(full),
+            Engine::Log(log) => log.set_full(full),
+        }
+    }
+
+    pub fn set_slow(&mut self, slow_us: u64) {
+        match self {
+            Engine::Model(model) => model.slow_us = slow_us,
+            Engine::Log(log) => log.slow_us = slow_us,
+        }
+    }
+
+    /// When the next thing can be told.
+    pub fn next_at(&self) -> Option<u64> {
+        match self {
+            Engine::Model(model) => model.next_at(),
+            Engine::Log(log) => log.next_at(),
         }
     }
 
@@ -151,89 +109,19 @@ impl Engine {
         self.next_at().is_some_and(|at| at <= now_us)
     }
 
-    /// When the next thing can be told.
-    pub fn next_at(&self) -> Option<u64> {
-        let told = (!self.told.is_empty()).then_some(0);
-        let reads = self.reads.iter().map(|(at, _)| *at);
-        told.into_iter().chain(self.flushed_at).chain(reads).min()
-    }
-
     /// The next thing to tell, and what has reached the disk with it. Call only when ready.
     pub fn tell(&mut self, now_us: u64, rng: &mut Rng) -> (Option<StorageEvent>, Vec<Record>) {
-        if let Some(event) = self.told.pop_front() {
-            return (Some(event), Vec::new());
-        }
-        let due: Vec<usize> = (0..self.reads.len()).filter(|&at| self.reads[at].0 <= now_us).collect();
-        if !due.is_empty() {
-            let (_, event) = self.reads.swap_remove(rng.pick(&due));
-            return (Some(event), Vec::new());
-        }
-        self.flushed_at = None;
-        let mut flushed = Vec::new();
-        for (record, failed) in self.pending.drain(..std::mem::take(&mut self.flushing)) {
-            if !failed {
-                flushed.push(record.clone());
-            }
-            let place = (!failed).then(|| self.platter.keep(record));
-            match (place, self.told.back_mut()) {
-                (Some(place), Some(StorageEvent::Flushed { places })) => places.push(place),
-                (Some(place), _) => self.told.push_back(StorageEvent::Flushed { places: vec![place] }),
-                (None, Some(StorageEvent::Failed { count })) => *count += 1,
-                (None, _) => self.told.push_back(StorageEvent::Failed { count: 1 }),
-            }
-        }
-        self.flush(now_us, rng);
-        (self.told.pop_front(), flushed)
-    }
-}
-
-impl Platter {
-    fn keep(&mut self, record: Record) -> Place {
-        let place = self.next;
-        self.next += 1;
-        self.kept.insert(place, Kept { record, trimmed: false });
-        Place(place)
-    }
-
-    /// Gives up segments without a record that is needed: a tombstone is, as long as what it kills can come back.
-    fn collect(&mut self) {
-        let segments: Vec<u64> = self.kept.keys().map(|place| place / SEGMENT).collect();
-        for segment in segments {
-            let range = segment * SEGMENT..(segment + 1) * SEGMENT;
-            if range.end > self.next {
-                continue;
-            }
-            let is_dead = self.kept.range(range.clone()).all(|(_, kept)| {
-                let kills = match &kept.record {
-                    Record::Tombstone { kills: Some(place), .. } => {
-                        self.kept.contains_key(&place.0) && !range.contains(&place.0)
-                    }
-                    Record::Complete => true,
-                    _ => false,
-                };
-                kept.trimmed && !kills
-            });
-            if is_dead {
-                self.kept.retain(|place, _| !range.contains(place));
-            }
+        match self {
+            Engine::Model(model) => model.tell(now_us, rng),
+            Engine::Log(log) => log.tell(now_us, rng),
         }
     }
 
-    /// The entries that are not dead.
-    pub fn entries(&self) -> impl Iterator<Item = &iris_shards::storage::Entry> {
-        self.kept.values().filter(|kept| !kept.trimmed).filter_map(|kept| match &kept.record {
-            Record::Entry(entry) => Some(entry),
-            _ => None,
-        })
+    /// The messages that are on disk.
+    pub fn ids(&self) -> Vec<MessageId> {
+        match self {
+            Engine::Model(model) => model.platter.ids(),
+            Engine::Log(log) => log.files.ids(),
+        }
     }
-}
-
-fn recovered(record: &Record, place: Place) -> StorageEvent {
-    let mut record = record.clone();
-    let mut body_bytes = 0;
-    if let Record::Entry(entry) = &mut record {
-        body_bytes = entry.body.len() as u32;
-        entry.body = Vec::new().into();
-    }
-    StorageEvent::Recovered { record, body_bytes, place }
 }

@@ -206,11 +206,7 @@ impl World {
     /// Whether every message that counts as stored has a copy on the disk of another node.
     fn may_wipe(&self, node: usize) -> bool {
         let others = self.processes.iter().filter(|process| process.ix != node);
-        let kept: Vec<_> = others
-            .flat_map(|process| process.platters())
-            .flat_map(|platter| platter.entries())
-            .map(|e| e.key.id)
-            .collect();
+        let kept: Vec<_> = others.flat_map(|process| process.kept()).collect();
         let needed = self.ledger.notes.iter().filter(|note| note.claimed > 0 && note.taken == 0);
         needed.into_iter().all(|note| kept.contains(&note.id))
     }

@@ -11,41 +11,44 @@ use crate::run::{keep_panics, run};
 /// Seeds that are tried for one mutant.
 const SEEDS_MAX: u64 = 20_000;
 
+/// Not in the table: `LocationCacheShared` and `InboxOrderedByEdgeClock` change nothing in the machines (there is no such
+/// cache, and no stamp of an edge orders anything), and `CompleteBeforeFlush` needs the last flushed copy of a message to
+/// be wiped, which the plan does not do.
+const LEFT_OUT: [Mutant; 3] = [Mutant::LocationCacheShared, Mutant::InboxOrderedByEdgeClock, Mutant::CompleteBeforeFlush];
+
 /// Mutant and the seed that catches it.
 const TABLE: &[(Mutant, u64)] = &[
-    (Mutant::ReceiverIgnoresLogin, 1),
-    (Mutant::ReceiverIgnoresPhase, 1),
-    (Mutant::RefusesOneFrameWithoutPhase, 1),
-    (Mutant::RefusesDirectWhileDraining, 1),
+    (Mutant::ReceiverIgnoresLogin, 396),
+    (Mutant::ReceiverIgnoresPhase, 7),
+    (Mutant::RefusesOneFrameWithoutPhase, 54),
+    (Mutant::RefusesDirectWhileDraining, 175),
     (Mutant::DirectWheneverLocationIsKnown, 1),
-    (Mutant::StoredCountsAsDelivered, 1),
-    (Mutant::LocationCacheShared, 1),
-    (Mutant::RepeatsWhileOthersAreOutstanding, 1),
+    (Mutant::StoredCountsAsDelivered, 4),
+    (Mutant::RepeatsWhileOthersAreOutstanding, 7),
     (Mutant::ConfirmsOutOfOrder, 1),
-    (Mutant::TwoCoresAtOnce, 1),
+    (Mutant::TwoCoresAtOnce, 8),
     (Mutant::CoreForwardsWithoutInbox, 1),
-    (Mutant::JoiningCoreBounces, 1),
-    (Mutant::WipedCoreServesBeforeSync, 1),
-    (Mutant::CompleteBeforeFlush, 1),
-    (Mutant::InboxOrderedByEdgeClock, 1),
-    (Mutant::StoredBelowCopiesMin, 1),
+    (Mutant::JoiningCoreBounces, 17),
+    (Mutant::WipedCoreServesBeforeSync, 1202),
+    (Mutant::StoredBelowCopiesMin, 8),
     (Mutant::StoredBeforeFlush, 1),
     (Mutant::TrimmedWhenSent, 1),
-    (Mutant::YoungerEntryLoggedFirst, 1),
-    (Mutant::AcknowledgementMeansUpTo, 1),
+    (Mutant::YoungerEntryLoggedFirst, 1697),
+    (Mutant::AcknowledgementMeansUpTo, 49),
     (Mutant::ClientRemembersHighestOnly, 1),
     (Mutant::ClientRemembersNothing, 1),
     (Mutant::ClientRemembersSendWindow, 1),
-    (Mutant::NoTombstones, 1),
-    (Mutant::SessionEndDoesNotBounce, 1),
-    (Mutant::OlderSessionOverwritesReturn, 1),
+    (Mutant::NoTombstones, 2),
+    (Mutant::SessionEndDoesNotBounce, 3),
+    (Mutant::OlderSessionOverwritesReturn, 82),
 ];
 
 /// The first seed from here on that catches the mutant, with the checker and the step.
 fn hunt(mutant: Mutant, from: u64, most: u64) -> Option<(u64, &'static str, u64)> {
     (from..from + most).find_map(|seed| {
         let outcome = run(Plan::of(seed), Some(mutant), false);
-        let caught = outcome.broken?;
+        // A panic of a machine is no checker's merit.
+        let caught = outcome.broken.filter(|violation| violation.checker != "panic")?;
         let is_clean = run(Plan::of(seed), None, false).broken.is_none();
         is_clean.then_some((seed, caught.checker, outcome.steps))
     })
@@ -68,5 +71,6 @@ fn every_broken_rule_is_caught() {
             }
         }
     }
+    LEFT_OUT.iter().for_each(|mutant| println!("    {mutant:?} is left out"));
     assert!(missed.is_empty(), "not caught: {missed:?}");
 }

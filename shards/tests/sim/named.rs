@@ -223,3 +223,88 @@ fn executors_of_one_node_reach_each_other() {
     assert_eq!(script.taken(), 17);
     script.finish();
 }
+
+#[test]
+fn a_refused_message_sent_again_earns_no_grant_past_what_an_earlier_session_stored() {
+    let mut plan = cluster(1, 2);
+    (plan.core.page_messages, plan.core.inbox_messages_max, plan.core.retry_ms) = (1, 2, 500);
+    plan.edge.delivery_ms_max = 50;
+    let mut script = Script::new(plan);
+    script.login(A, 1).send(A, B, 3).login(B, 2).wait(5).now(&[Op::Pause(B)]).send(A, B, 1).wait(250);
+    assert_eq!(script.told(3), Told::Stored);
+    // The third message, refused before, is older by its id than the fourth, which A's next session does not know of.
+    script.wait(260).then(&[Op::Cut { client: B, keep_up: 0, keep_down: 0 }]).login(B, 2);
+    script.then(&[CUT_A]).login(A, 1).now(&[Op::Stall { node: 2, executor: 0, from: 0 }]).then(&[Op::Resume(B)]);
+    script.send(A, B, 1).then(&[Op::Unstall { node: 2, executor: 0, from: 0 }]);
+    script.finish();
+}
+
+#[test]
+fn what_was_lost_with_a_link_is_not_overtaken_over_the_next_link() {
+    let mut script = Script::new(cluster(1, 2));
+    script.login(A, 1).login(B, 2).now(&[Op::Stall { node: 2, executor: 0, from: 0 }]).send(A, B, 2);
+    script.then(&[Op::Blink(0, 2)]).send(A, B, 2).then(&[Op::Unstall { node: 2, executor: 0, from: 0 }]);
+    script.finish();
+}
+
+#[test]
+fn a_link_that_is_lost_after_a_bounce_bounces_what_is_still_out() {
+    let mut plan = cluster(1, 2);
+    plan.edge.delivery_messages_max = 2;
+    let mut script = Script::new(plan);
+    script.login(A, 1).login(B, 2).earn_direct().now(&[Op::Pause(B), Op::Stall { node: 1, executor: 0, from: 2 }]);
+    script.send(A, B, 3).now(&[Op::Stall { node: 2, executor: 0, from: 1 }]).send(A, B, 2);
+    script.then(&[Op::Unstall { node: 1, executor: 0, from: 2 }]).then(&[Op::Crash(2), Op::Resume(B)]).login(B, 1);
+    script.finish();
+}
+
+#[test]
+fn a_grant_for_an_edge_that_is_lost_is_not_used() {
+    let mut script = Script::new(cluster(1, 2));
+    script.login(A, 1).login(B, 2).now(&[Op::Stall { node: 1, executor: 0, from: 0 }]).send(A, B, 1);
+    script.then(&[Op::Crash(2)]).then(&[Op::Unstall { node: 1, executor: 0, from: 0 }]).send(A, B, 2);
+    script.login(B, 1);
+    script.finish();
+}
+
+#[test]
+fn a_sender_that_moves_to_a_slower_clock_is_confirmed() {
+    let mut plan = cluster(1, 2);
+    (plan.nodes[1].skew_us, plan.nodes[2].skew_us) = (900_000, -900_000);
+    let mut script = Script::new(plan);
+    script.login(A, 1).send(A, B, 1).wait(5).then(&[CUT_A]);
+    script.now(&[Op::Stall { node: 2, executor: 0, from: 0 }]).login(A, 2).send(A, B, 2).wait(5);
+    script.then(&[Op::Unstall { node: 2, executor: 0, from: 0 }]).wait(5);
+    assert_eq!(script.told(2), Told::Stored);
+    script.login(B, 1);
+    script.finish();
+}
+
+#[test]
+fn an_old_session_does_not_steal_the_login_when_its_link_returns() {
+    let mut script = Script::new(cluster(1, 2));
+    script.login(B, 1).then(&[Op::Sever(0, 1)]).login(B, 2).then(&[Op::Mend(0, 1)]);
+    assert!(script.world.connections[0].is_ended, "the old session lives on");
+    assert!(!script.world.connections[1].is_ended, "the newest session was ended");
+    script.login(A, 1).send(A, B, 2);
+    assert_eq!(script.taken(), 2);
+    script.finish();
+}
+
+#[test]
+fn everybody_at_an_edge_whose_lease_ended_is_there_again() {
+    let mut script = Script::new(cluster(1, 2));
+    script.login(A, 1).login(B, 2).then(&[Op::Freeze(2)]).wait(4_000).login(C, 2).now(&[Op::Thaw(2)]).wait(1_000);
+    script.send(A, B, 1).wait(5);
+    assert_eq!(script.taken(), 1);
+    script.finish();
+}
+
+#[test]
+fn a_younger_entry_is_not_on_disk_without_an_older_one_that_found_no_room() {
+    let mut script = Script::new(one_node());
+    script.login(A, 0).login(B, 0).now(&[Op::Pause(B), Op::DiskFull(0)]).send(A, B, 1).wait(105);
+    script.now(&[Op::DiskRoom(0)]).send(A, B, 1).wait(110).then(&[Op::Crash(0), Op::Restart(0), Op::Resume(B)]);
+    script.login(B, 0).wait(5).login(A, 0);
+    script.finish();
+}

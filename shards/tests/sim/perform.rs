@@ -46,7 +46,7 @@ impl World {
                 let Some(ix) = self.connection_at((node, executor), session) else { return };
                 let verdict = confirmed::refuse(&mut self.connections[ix], sequence);
                 let refused = self.connections[ix].sent.get(sequence.0 as usize - 1).map(|sent| sent.0);
-                for message in refused {
+                if let Some(message) = refused {
                     let note = &mut self.ledger.notes[message];
                     note.is_doubtful |= note.under_way > 0;
                     self.ledger.on_refused(message);
@@ -134,7 +134,7 @@ impl World {
         let Some(Record::Entry(entry)) = trimmed else { return };
         let Some(message) = self.ledger.find(entry.key.id) else { return };
         let is_taken = self.ledger.notes[message].taken > 0;
-        let elsewhere = !is_taken && this.engine.platter.entries().any(|other| other.key == entry.key);
+        let elsewhere = !is_taken && this.engine.ids().contains(&entry.key.id);
         self.judge(acknowledged::trimmed(&self.ledger, &self.plan, message, (elsewhere, self.now_us)));
     }
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use iris_shards::core_node::{CoreConfig, CoreNode};
 use iris_shards::edge_node::{EdgeConfig, EdgeNode};
 use iris_shards::event::{Action, CoreEvent, EdgeEvent};
-use iris_shards::id::{ExecutorId, NodeId, SessionId};
+use iris_shards::id::{ExecutorId, MessageId, NodeId, SessionId};
 use iris_shards::peer::{ToCore, ToCores, ToEdge};
 use iris_shards::storage::Record;
 use iris_shards::time::Now;
 
-use crate::engine::{Engine, Platter};
+use crate::engine::{Engine, Medium};
 use crate::ledger::ConnectionIx;
 use crate::plan::Plan;
 use crate::world::World;
@@ -74,7 +74,7 @@ pub struct Process {
     starts: u64,
     pub executors: Vec<Executor>,
     /// The disks of a dead process.
-    platters: Vec<Platter>,
+    media: Vec<Medium>,
     /// The monotonic clock when the world began, in ms.
     mono_ms: u64,
     slow_us: u64,
@@ -100,7 +100,7 @@ impl Process {
             crash_on_flush: false,
             starts: 0,
             executors: Vec::new(),
-            platters: (0..plan.nodes[ix].executors).map(|_| Platter::default()).collect(),
+            media: (0..plan.nodes[ix].executors).map(|_| Medium::new(plan.real_log, plan.seed as u32)).collect(),
             mono_ms: 10_000 * (ix as u64 + 1),
             slow_us: 0,
             is_full: false,
@@ -127,7 +127,7 @@ impl Process {
 
     pub fn set_slow(&mut self, slow_us: u64) {
         self.slow_us = slow_us;
-        self.executors.iter_mut().for_each(|executor| executor.engine.slow_us = slow_us);
+        self.executors.iter_mut().for_each(|executor| executor.engine.set_slow(slow_us));
     }
 
     pub fn set_full(&mut self, full: bool) {
@@ -135,9 +135,10 @@ impl Process {
         self.executors.iter_mut().for_each(|executor| executor.engine.set_full(full));
     }
 
-    /// The disks, whether the process lives or not.
-    pub fn platters(&self) -> impl Iterator<Item = &Platter> {
-        self.executors.iter().map(|executor| &executor.engine.platter).chain(&self.platters)
+    /// The messages on its disks, whether the process lives or not.
+    pub fn kept(&self) -> Vec<MessageId> {
+        let living = self.executors.iter().flat_map(|executor| executor.engine.ids());
+        living.chain(self.media.iter().flat_map(Medium::ids)).collect()
     }
 }
 
@@ -353,10 +354,10 @@ impl World {
             return;
         }
         self.processes[node].starts += 1;
-        let platters = std::mem::take(&mut self.processes[node].platters);
-        let count = platters.len();
-        for (executor, platter) in platters.into_iter().enumerate() {
-            let this = self.new_executor(node, executor, count, platter);
+        let media = std::mem::take(&mut self.processes[node].media);
+        let count = media.len();
+        for (executor, medium) in media.into_iter().enumerate() {
+            let this = self.new_executor(node, executor, count, medium);
             self.processes[node].executors.push(this);
         }
         for executor in 0..count {
@@ -374,7 +375,7 @@ impl World {
         }
     }
 
-    fn new_executor(&self, node: usize, executor: usize, executors: usize, platter: Platter) -> Executor {
+    fn new_executor(&self, node: usize, executor: usize, executors: usize, medium: Medium) -> Executor {
         let (id, placement) = (ExecutorId(executor as u16), Arc::clone(&self.placement));
         let edge = EdgeConfig {
             node: NodeId(node as u32),
@@ -391,8 +392,8 @@ impl World {
             placement,
             seed: node as u64,
         };
-        let mut engine = Engine::new(platter, self.plan.pace.flush_us);
-        engine.slow_us = self.processes[node].slow_us;
+        let mut engine = Engine::new(medium, self.plan.pace.flush_us);
+        engine.set_slow(self.processes[node].slow_us);
         Executor {
             edge: EdgeNode::new(edge),
             core: CoreNode::new(core),
@@ -424,12 +425,10 @@ impl World {
                 self.connections[connection].cut(0, keep);
                 self.connections[connection].is_served = false;
             }
-            let platter = executor.engine.crash(&mut self.rng);
-            self.processes[node].platters.push(platter);
+            let medium = executor.engine.crash(&mut self.rng);
+            self.processes[node].media.push(medium);
         }
-        let kept: Vec<_> =
-            self.processes[node].platters().flat_map(Platter::entries).map(|entry| entry.key.id).collect();
-        for id in kept {
+        for id in self.processes[node].kept() {
             if let Some(message) = self.ledger.find(id) {
                 self.ledger.notes[message].flushed |= 1 << node;
             }
@@ -442,7 +441,7 @@ impl World {
     /// A dead process loses its disk.
     pub fn wipe(&mut self, node: usize) {
         self.ledger.counts.wipes += 1;
-        self.processes[node].platters.iter_mut().for_each(|platter| *platter = Platter::default());
+        self.processes[node].media.iter_mut().for_each(Medium::wipe);
     }
 }
 

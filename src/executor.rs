@@ -15,7 +15,7 @@ use iris_shards::core_node::CoreNode;
 use iris_shards::edge_node::EdgeNode;
 use iris_shards::event::{Action, CoreEvent, EdgeEvent, Farewell, Level};
 use iris_shards::frame::{self, ClientFrame, Decoded, Deliver, ServerFrame};
-use iris_shards::id::{SessionId, is_user};
+use iris_shards::id::{Sequence, SessionId, is_user};
 use iris_shards::peer::{Peer, PresenceState};
 use iris_shards::slot::slot_of;
 use iris_shards::storage::StorageEvent;
@@ -464,10 +464,14 @@ impl Executor {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Peer(peer) => self.send(peer),
-            Action::Deliver { session, sequence, message } => {
-                let sender = message.key.sender.as_str();
-                let (id, sent_at, body) = (message.key.id, message.sent_at, &message.body);
-                self.frame(session, ServerFrame::Deliver(Deliver { sequence, id, sent_at, sender, body }));
+            Action::Deliver { session, sequence, messages } => {
+                let Some(out) = self.connections.out(session) else { return };
+                for (sequence, message) in (sequence.0..).map(Sequence).zip(&messages) {
+                    let (id, sent_at, body) = (message.key.id, message.sent_at, &message.body);
+                    let sender = message.key.sender.as_str();
+                    frame::deliver(out, &Deliver { sequence, id, sent_at, sender, body });
+                }
+                self.check_overfull(session);
             }
             Action::Confirm { session, level, run: (first, last) } => {
                 let Some(out) = self.connections.out(session) else { return };

@@ -1,6 +1,12 @@
 //! The command line: flags as written, and what follows from them (which server, which CPUs, how many threads).
 
-use crate::body::HEAD_BYTES;
+mod flags;
+
+pub use flags::{
+    ChurnArgs, CourseArgs, DrainArgs, FanInArgs, IdleArgs, LoginArgs, MixedArgs, RelayArgs, SaturateArgs, SlowArgs,
+    StoredArgs,
+};
+
 use crate::measured::cpus::{self, Cpus};
 use crate::measured::{Launch, Server};
 use crate::peer::Peer;
@@ -8,7 +14,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Load generator and measurements for Iris and its peers. It is a checker too: exit code 3 says that a message was
 /// lost, repeated, out of order or not confirmed.
@@ -53,6 +59,16 @@ pub enum Scenario {
     Drain(DrainArgs),
     /// Connect, log in, drop, again and again.
     Login(LoginArgs),
+    /// Many users write to one.
+    FanIn(FanInArgs),
+    /// Users come and go, and get what waited for them, while pairs talk.
+    Churn(ChurnArgs),
+    /// A share of the clients reads one byte a second: what the others notice.
+    Slow(SlowArgs),
+    /// A day in miniature: most users idle, some talking, some away.
+    Mixed(MixedArgs),
+    /// More and more load, until the latency objective breaks: how much it carries, and what it is bound by.
+    Saturate(SaturateArgs),
 }
 
 impl Scenario {
@@ -64,6 +80,27 @@ impl Scenario {
             Self::Stored(args) => &mut args.target,
             Self::Drain(args) => &mut args.target,
             Self::Login(args) => &mut args.target,
+            Self::FanIn(args) => &mut args.target,
+            Self::Churn(args) => &mut args.target,
+            Self::Slow(args) => &mut args.target,
+            Self::Mixed(args) => &mut args.target,
+            Self::Saturate(args) => &mut args.target,
+        }
+    }
+
+    /// Its name in results, and on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Relay(_) => "relay",
+            Self::Idle(_) => "idle",
+            Self::Stored(_) => "stored",
+            Self::Drain(_) => "drain",
+            Self::Login(_) => "login",
+            Self::FanIn(_) => "fan-in",
+            Self::Churn(_) => "churn",
+            Self::Slow(_) => "slow",
+            Self::Mixed(_) => "mixed",
+            Self::Saturate(_) => "saturate",
         }
     }
 }
@@ -144,6 +181,12 @@ impl TargetArgs {
         Ok(Cpus::divide(&allowed, executors))
     }
 
+    /// How many CPUs the server may use.
+    pub fn server_cpus(&self) -> Result<usize> {
+        let pinned = self.cpus()?.server.len();
+        Ok(if pinned > 0 { pinned } else { cpus::allowed()?.len() })
+    }
+
     /// How many generator threads.
     pub fn threads(&self) -> Result<usize> {
         let spare = self.cpus()?.generator.len();
@@ -162,132 +205,15 @@ fn iris_beside() -> Result<PathBuf> {
     Ok(own.parent().context("iris-perf has no directory")?.join("iris"))
 }
 
-/// How long a closed loop runs.
-#[derive(Debug, Clone, Args)]
-pub struct CourseArgs {
-    /// Measured time, s.
-    #[arg(long, default_value_t = 10.0)]
-    pub seconds: f64,
-    /// Time before it, once everybody has been heard, ms: pairs earn their direct path.
-    #[arg(long, default_value_t = 1_500)]
-    pub warm_up_ms: u64,
-    /// Time for the last confirmations, ms.
-    #[arg(long, default_value_t = 15_000)]
-    pub settle_ms: u64,
-}
-
-impl CourseArgs {
-    /// The measured time.
-    pub fn duration(&self) -> Duration {
-        Duration::from_secs_f64(self.seconds.clamp(0.1, 86_400.0))
-    }
-}
-
-/// Flags of `relay`.
-#[derive(Debug, Clone, Args)]
-pub struct RelayArgs {
-    #[command(flatten)]
-    pub target: TargetArgs,
-    #[command(flatten)]
-    pub course: CourseArgs,
-    /// Pairs of users.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub pairs: u32,
-    /// Messages in flight of each user.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=65_536))]
-    pub window: u64,
-    /// Bytes of a message.
-    #[arg(long, default_value_t = 64, value_parser = body_bytes)]
-    pub body: usize,
-    /// Each user sends when an own message is confirmed, not when it receives one.
-    #[arg(long)]
-    pub gated: bool,
-}
-
-/// Flags of `idle`.
-#[derive(Debug, Clone, Args)]
-pub struct IdleArgs {
-    #[command(flatten)]
-    pub target: TargetArgs,
-    /// Connections.
-    #[arg(long, default_value_t = 15_000)]
-    pub connections: u32,
-    /// Time in which the idle server's CPU is measured, s.
-    #[arg(long, default_value_t = 10.0)]
-    pub seconds: f64,
-}
-
-/// Flags of `stored`.
-#[derive(Debug, Clone, Args)]
-pub struct StoredArgs {
-    #[command(flatten)]
-    pub target: TargetArgs,
-    #[command(flatten)]
-    pub course: CourseArgs,
-    /// Users who send.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub senders: u32,
-    /// Users who are away; 0: one for each sender.
-    #[arg(long, default_value_t = 0)]
-    pub recipients: u32,
-    /// Messages in flight of each sender.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=65_536))]
-    pub window: u64,
-    /// Bytes of a message.
-    #[arg(long, default_value_t = 64, value_parser = body_bytes)]
-    pub body: usize,
-}
-
-/// Flags of `drain`.
-#[derive(Debug, Clone, Args)]
-pub struct DrainArgs {
-    #[command(flatten)]
-    pub target: TargetArgs,
-    /// Messages that wait.
-    #[arg(long, default_value_t = 1_000_000)]
-    pub messages: u64,
-    /// Put them there first (always so for a server that is started here).
-    #[arg(long)]
-    pub fill: bool,
-    /// Users who sent them.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub senders: u32,
-    /// Messages in flight of each of them.
-    #[arg(long, default_value_t = 64)]
-    pub window: u64,
-    /// Bytes of a message.
-    #[arg(long, default_value_t = 64, value_parser = body_bytes)]
-    pub body: usize,
-    /// Drop the page cache before (needs root).
-    #[arg(long)]
-    pub drop_caches: bool,
-    /// The drain may take this long, s.
-    #[arg(long, default_value_t = 300)]
-    pub limit_seconds: u64,
-}
-
-/// Flags of `login`.
-#[derive(Debug, Clone, Args)]
-pub struct LoginArgs {
-    #[command(flatten)]
-    pub target: TargetArgs,
-    /// Logins at a time.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub concurrency: u32,
-    /// Measured time, s.
-    #[arg(long, default_value_t = 10.0)]
-    pub seconds: f64,
-    /// Time before it, ms.
-    #[arg(long, default_value_t = 1_000)]
-    pub warm_up_ms: u64,
-}
-
 /// Flags of `compare`.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
     /// How often each is measured.
     #[arg(long, global = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub rounds: u32,
+    /// Do not run `raw` in each round too, of which the figures of `relay` are given as a share.
+    #[arg(long, global = true)]
+    pub no_limit: bool,
     /// What is compared.
     #[command(subcommand)]
     pub scenario: Scenario,
@@ -299,6 +225,9 @@ pub struct HoldArgs {
     /// The server.
     #[arg(long)]
     pub server: SocketAddr,
+    /// Its kind.
+    #[arg(long, value_enum, default_value_t = Peer::Iris)]
+    pub peer: Peer,
     /// Connections.
     #[arg(long)]
     pub connections: u32,
@@ -311,13 +240,6 @@ pub struct HoldArgs {
     /// The address to connect from.
     #[arg(long)]
     pub source: Option<SocketAddr>,
-}
-
-fn body_bytes(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(bytes) if (HEAD_BYTES..=16 << 20).contains(&bytes) => Ok(bytes),
-        _ => Err(format!("bytes, at least {HEAD_BYTES}: the head with number and time")),
-    }
 }
 
 #[cfg(test)]

@@ -2,65 +2,135 @@
 //! time, so that slow changes of the machine cancel out; more is always better for Iris.
 
 use crate::cli::{CompareArgs, Scenario};
-use crate::measured::Peer;
+use crate::peer::{Peer, script};
 use crate::report::{Fields, Headline, Report, json};
 use crate::scenario;
 use anyhow::{Context, Result, ensure};
 
 /// Runs all rounds and prints. True: no promise was broken.
 pub fn run(args: &CompareArgs) -> Result<bool> {
-    ensure!(args.peer != Peer::Iris, "Iris cannot be its own peer here");
     let mut ours = args.scenario.clone();
-    let mut theirs = args.scenario.clone();
-    let as_json = ours.target().json;
-    ensure!(!ours.target().raw, "--raw belongs to a scenario alone; with compare it is --peer raw");
-    as_peer(&mut theirs, args.peer);
-
-    let (mut our_reports, mut their_reports) = (Vec::new(), Vec::new());
-    for _ in 0..args.rounds {
-        our_reports.push(scenario::run(&ours)?);
-        their_reports.push(scenario::run(&theirs)?);
+    let target = ours.target();
+    ensure!(!target.raw, "--raw belongs to a scenario alone; with compare it is --peer raw");
+    let (as_json, peer) = (target.json, target.peer.take().unwrap_or(Peer::Raw));
+    ensure!(peer != Peer::Iris, "Iris cannot be its own peer here");
+    peer.plays(ours.name())?;
+    if let Some(why) = script::missing(peer)? {
+        return Ok(skip(ours.name(), peer, &why, as_json));
     }
-    print(&our_reports, &their_reports, as_json)?;
-    Ok(our_reports.iter().chain(&their_reports).all(|report| report.faults.is_empty()))
+    let theirs = as_peer(&ours, peer);
+    let is_limit_known = !args.no_limit && peer != Peer::Raw && matches!(ours, Scenario::Relay(_));
+    let limit = is_limit_known.then(|| as_peer(&ours, Peer::Raw));
+    let mut rounds = Rounds::default();
+    for _ in 0..args.rounds {
+        rounds.ours.push(scenario::run(&ours)?);
+        rounds.theirs.push(scenario::run(&theirs)?);
+        if let Some(limit) = &limit {
+            rounds.limit.push(scenario::run(limit)?);
+        }
+    }
+    rounds.print(as_json)?;
+    Ok(rounds.all().all(|report| report.faults.is_empty()))
 }
 
 /// The same scenario against the peer, always one that is started here.
-fn as_peer(scenario: &mut Scenario, peer: Peer) {
+fn as_peer(scenario: &Scenario, peer: Peer) -> Scenario {
+    let mut scenario = scenario.clone();
     let target = scenario.target();
-    target.raw = peer == Peer::Raw;
+    target.peer = Some(peer);
     (target.server, target.pid, target.iris, target.admin) = (None, None, None, None);
+    scenario
 }
 
-fn print(ours: &[Report], theirs: &[Report], as_json: bool) -> Result<()> {
-    let (our, their) = (ours.first().context("no round was run")?, theirs.first().context("no round was run")?);
-    let values = |reports: &[Report]| reports.iter().map(Report::headline_value).collect::<Option<Vec<f64>>>();
-    let values = values(ours).zip(values(theirs)).context("a figure is missing: is the server's --pid known?")?;
-    let ratio = Spread::of(ratios(&values.0, &values.1, our.headline));
-    let (our_spread, their_spread) = (Spread::of(values.0), Spread::of(values.1));
-    if !as_json {
-        println!("{} · {} against {} · {}", our.scenario, our.peer, their.peer, json(&our.parameters));
-        println!("  {:<20} {:>14} {:>14} {:>14}", "", "min", "median", "max");
-        println!("  {:<20} {:>14.3} {:>14.3} {:>14.3}", "ratio", ratio.min, ratio.median, ratio.max);
-        for (name, spread) in [(our.peer, our_spread), (their.peer, their_spread)] {
-            println!("  {name:<20} {:>14.0} {:>14.0} {:>14.0}", spread.min, spread.median, spread.max);
-        }
-        for report in ours.iter().chain(theirs) {
-            report.print(false);
-        }
-        return Ok(());
+/// A peer that is not installed is no failure.
+fn skip(scenario: &str, peer: Peer, why: &str, as_json: bool) -> bool {
+    if as_json {
+        let mut fields = Fields::default();
+        fields.put("scenario", scenario);
+        fields.put("peer", peer.name());
+        fields.put("skipped", why);
+        println!("{}", json(&fields));
+    } else {
+        println!("{scenario} · {} · skipped: {why}", peer.name());
     }
-    let mut fields = Fields::default();
-    fields.put("scenario", our.scenario);
-    fields.put("peer", their.peer);
-    fields.put("figure", our.headline.name);
-    fields.put_group("ratio", ratio.fields());
-    fields.put_group("iris_spread", our_spread.fields());
-    fields.put_group("peer_spread", their_spread.fields());
-    fields.put_group("iris", ours.iter().map(Report::fields).collect::<Vec<_>>());
-    fields.put_group(their.peer, theirs.iter().map(Report::fields).collect::<Vec<_>>());
-    println!("{}", json(&fields));
-    Ok(())
+    true
+}
+
+/// What was measured, round by round.
+#[derive(Default)]
+struct Rounds {
+    ours: Vec<Report>,
+    theirs: Vec<Report>,
+    /// Of `raw`, if it was run too.
+    limit: Vec<Report>,
+}
+
+/// The figures of the headline, over all rounds.
+struct Compared {
+    ratio: Spread,
+    ours: Spread,
+    theirs: Spread,
+    share_of_raw: Option<Spread>,
+}
+
+impl Rounds {
+    fn all(&self) -> impl Iterator<Item = &Report> {
+        self.ours.iter().chain(&self.theirs).chain(&self.limit)
+    }
+
+    fn compared(&self, headline: Headline) -> Result<Compared> {
+        let ours = values(&self.ours)?;
+        let theirs = values(&self.theirs)?;
+        let ratio = Spread::of(ratios(&ours, &theirs, headline));
+        let limit = if self.limit.is_empty() { None } else { Some(values(&self.limit)?) };
+        let share_of_raw = limit.map(|limit| Spread::of(ratios(&ours, &limit, headline)));
+        Ok(Compared { ratio, ours: Spread::of(ours), theirs: Spread::of(theirs), share_of_raw })
+    }
+
+    fn print(&self, as_json: bool) -> Result<()> {
+        let (our, their) = self.ours.first().zip(self.theirs.first()).context("no round was run")?;
+        let compared = self.compared(our.headline)?;
+        if as_json {
+            println!("{}", json(&self.fields(our, their, &compared)));
+            return Ok(());
+        }
+        println!("{} · {} against {} · {}", our.scenario, our.peer, their.peer, json(&our.parameters));
+        println!("  {:<30} {:>14} {:>14} {:>14}", our.headline.name, "min", "median", "max");
+        let row = |name: &str, spread: &Spread, digits: usize| {
+            let Spread { min, median, max } = spread;
+            println!("  {name:<30} {min:>14.digits$} {median:>14.digits$} {max:>14.digits$}");
+        };
+        row("ratio", &compared.ratio, 3);
+        compared.share_of_raw.iter().for_each(|share| row("share of raw", share, 3));
+        row(our.peer, &compared.ours, 0);
+        row(their.peer, &compared.theirs, 0);
+        self.all().for_each(|report| report.print(false));
+        Ok(())
+    }
+
+    fn fields(&self, our: &Report, their: &Report, compared: &Compared) -> Fields {
+        let mut fields = Fields::default();
+        fields.put("scenario", our.scenario);
+        fields.put("peer", their.peer);
+        fields.put("figure", our.headline.name);
+        fields.put_group("ratio", compared.ratio.fields());
+        if let Some(share) = &compared.share_of_raw {
+            fields.put_group("share_of_raw", share.fields());
+        }
+        fields.put_group("iris_spread", compared.ours.fields());
+        fields.put_group("peer_spread", compared.theirs.fields());
+        for reports in [&self.ours, &self.theirs, &self.limit] {
+            if let Some(first) = reports.first() {
+                fields.put_group(first.peer, reports.iter().map(Report::fields).collect::<Vec<_>>());
+            }
+        }
+        fields
+    }
+}
+
+fn values(reports: &[Report]) -> Result<Vec<f64>> {
+    let values: Option<Vec<f64>> = reports.iter().map(Report::headline_value).collect();
+    values.context("a figure is missing: is the server's --pid known?")
 }
 
 fn ratios(ours: &[f64], theirs: &[f64], headline: Headline) -> Vec<f64> {
@@ -68,23 +138,28 @@ fn ratios(ours: &[f64], theirs: &[f64], headline: Headline) -> Vec<f64> {
     ours.iter().zip(theirs).map(ratio).collect()
 }
 
+/// What several rounds gave.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Spread {
-    min: f64,
-    median: f64,
-    max: f64,
+pub struct Spread {
+    /// The least.
+    pub min: f64,
+    /// The middle one.
+    pub median: f64,
+    /// The largest.
+    pub max: f64,
 }
 
 impl Spread {
     /// Panics if there is no value.
-    fn of(mut values: Vec<f64>) -> Self {
+    pub fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let (middle, last) = (values.len() / 2, values.len() - 1);
         let lower = values[(values.len() - 1) / 2];
         Self { min: values[0], median: f64::midpoint(lower, values[middle]), max: values[last] }
     }
 
-    fn fields(self) -> Fields {
+    /// For JSON.
+    pub fn fields(self) -> Fields {
         let mut fields = Fields::default();
         fields.put_number("min", self.min);
         fields.put_number("median", self.median);

@@ -138,7 +138,16 @@ impl Ledger {
     pub fn new(duty: Duty, room: u64) -> Self {
         let stamps = (duty.window * 4).next_power_of_two().clamp(64, 4_096) as usize;
         let heard = vec![0; duty.senders.len()].into();
-        Self { duty, sent: 0, confirmed: 0, due: 0, due_ns: VecDeque::new(), room, heard, sent_ns: vec![0; stamps].into() }
+        Self {
+            duty,
+            sent: 0,
+            confirmed: 0,
+            due: 0,
+            due_ns: VecDeque::new(),
+            room,
+            heard,
+            sent_ns: vec![0; stamps].into(),
+        }
     }
 
     /// The server's window.

@@ -3,7 +3,10 @@
 pub mod admin;
 pub mod cpus;
 pub mod environment;
+pub mod machine;
 pub mod process;
 mod server;
+mod utilisation;
 
 pub use server::{Launch, Server};
+pub use utilisation::{Bound, Utilisation};

@@ -4,7 +4,7 @@ mod jetstream;
 pub mod raw;
 pub mod script;
 
-use crate::wire::{Iris, Mqtt, Nats, Raw, Resp, Spoken, Xmpp};
+use crate::wire::{Iris, Mqtt, Nats, Raw, Resp, Spoken};
 use anyhow::{Result, bail};
 use std::net::SocketAddr;
 

@@ -61,6 +61,14 @@ impl Fields {
         self.0.extend(other.0);
     }
 
+    /// A group by its name.
+    pub fn group(&self, name: &str) -> Option<&Self> {
+        match self.0.iter().find(|(known, _)| *known == name) {
+            Some((_, Field::Group(fields))) => Some(fields),
+            _ => None,
+        }
+    }
+
     /// A number by its name.
     pub fn number(&self, name: &str) -> Option<f64> {
         match self.0.iter().find(|(known, _)| *known == name) {

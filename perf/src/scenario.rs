@@ -1,11 +1,18 @@
 //! The scenarios, one file each, and what they share: seats for users, and the course of a closed loop.
 
+mod churn;
+mod company;
 mod course;
-pub mod drain;
+mod drain;
+mod fan_in;
+mod footprint;
 pub mod idle;
-pub mod login;
+mod login;
+mod mixed;
 pub mod relay;
-pub mod stored;
+mod saturate;
+mod slow;
+mod stored;
 
 use crate::cli::{Scenario, TargetArgs};
 use crate::ledger::{Duty, Ledger};
@@ -13,7 +20,7 @@ use crate::load::{Connection, User};
 use crate::measured::{Server, admin};
 use crate::report::{Fields, Report};
 use crate::wire::Wire;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,21 +30,20 @@ pub const LOGIN_LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs a scenario once.
 pub fn run(scenario: &Scenario) -> Result<Report> {
+    let mut named = scenario.clone();
+    named.target().peer().plays(scenario.name())?;
     match scenario {
         Scenario::Relay(args) => relay::run(args),
         Scenario::Idle(args) => idle::run(args),
         Scenario::Stored(args) => stored::run(args),
         Scenario::Drain(args) => drain::run(args),
         Scenario::Login(args) => login::run(args),
+        Scenario::FanIn(args) => fan_in::run(args),
+        Scenario::Churn(args) => churn::run(args),
+        Scenario::Slow(args) => slow::run(args),
+        Scenario::Mixed(args) => mixed::run(args),
+        Scenario::Saturate(args) => saturate::run(args),
     }
-}
-
-/// Refuses the raw relay where it cannot do what is asked.
-fn refuse_raw(target: &TargetArgs, why: &str) -> Result<()> {
-    if target.raw {
-        bail!("raw has the scenario relay only: {why}");
-    }
-    Ok(())
 }
 
 /// A user to be.

@@ -130,7 +130,8 @@ fn compare_prints_the_ratio_with_its_spread() {
 #[test]
 fn mistakes_are_explained() {
     for (arguments, words) in [
-        ("stored --raw", "raw has the scenario relay only"),
+        ("stored --raw", "raw has no scenario stored"),
+        ("relay --gated --peer nats --server 127.0.0.1:1", "confirms nothing"),
         ("relay --iris /nowhere/iris", "does not exist"),
         ("relay --body 3", "at least 24"),
         ("idle --server 127.0.0.1:1", "give --pid"),

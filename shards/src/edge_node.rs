@@ -13,7 +13,7 @@ use crate::limits::EdgeLimits;
 use crate::mutant::{self, Mutant};
 use crate::peer::{Message, Peer, ToCores, ToEdge};
 use crate::placement::Placement;
-use crate::receiver::bounce;
+use crate::receiver::bounce_run;
 use crate::session::{Session, farewell};
 use crate::time::Now;
 use crate::wheel::Wheel;
@@ -304,7 +304,7 @@ impl EdgeNode {
 
     fn on_peer(&mut self, now: Now, message: ToEdge, out: &mut Vec<Action>) {
         match message {
-            ToEdge::Direct { to, message, origin } => self.on_direct(now, (to, message, origin), out),
+            ToEdge::Direct { to, messages, origin } => self.on_direct(now, (to, messages, origin), out),
             ToEdge::Delivered { to, last, grant } => {
                 if let Some((edge, session)) = self.session(now, to.login, out).as_mut() {
                     session.router.on_delivered(edge, &mut session.me, (to, last), grant.map(|grant| *grant));
@@ -348,14 +348,18 @@ impl EdgeNode {
         }
     }
 
-    fn on_direct(&mut self, now: Now, direct: (Grant, Message, ReturnAddress), out: &mut Vec<Action>) {
+    fn on_direct(&mut self, now: Now, direct: (Grant, Vec<Message>, ReturnAddress), out: &mut Vec<Action>) {
         let (seats, timers, mut edge) = self.split(now, out);
-        let (grant, _, origin) = direct;
+        let (grant, messages, origin) = &direct;
         let seat = seats.get_mut(grant.login.at.session.0 as usize);
-        let Some(Seat::Taken(session)) = seat else { return bounce(&mut edge, origin) };
-        if session.me.login != grant.login && !mutant::is(Mutant::ReceiverIgnoresLogin) {
-            return bounce(&mut edge, origin);
-        }
+        let session = match seat {
+            Some(Seat::Taken(session))
+                if session.me.login == grant.login || mutant::is(Mutant::ReceiverIgnoresLogin) =>
+            {
+                session
+            }
+            _ => return bounce_run(&mut edge, *origin, messages.len()),
+        };
         session.receiver.on_direct(&mut edge, &session.me, direct);
         if session.receiver.is_timer_needed() {
             session.receiver.timer_armed = true;

@@ -85,14 +85,14 @@ pub enum Action {
         /// The server's clock, in ms since the Unix epoch.
         clock_ms: u64,
     },
-    /// DELIVER to a client.
+    /// DELIVER a run of messages to a client.
     Deliver {
         /// To whom.
         session: SessionId,
-        /// The number of the delivery on its connection.
+        /// The number of the first delivery on its connection; the others have those behind it.
         sequence: Sequence,
         /// What.
-        message: Message,
+        messages: Vec<Message>,
     },
     /// CONFIRM a run of sequences to a client.
     Confirm {

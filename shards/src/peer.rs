@@ -162,13 +162,13 @@ pub enum ToEdge {
         /// The message.
         message: Message,
     },
-    /// Straight from the sender's edge (delivery rule 5).
+    /// A run of messages of one pair, straight from the sender's edge (delivery rule 5).
     Direct {
         /// The recipient's session and phase.
         to: Grant,
-        /// The message.
-        message: Message,
-        /// Where confirmations and bounces go.
+        /// The messages, in the order of sending.
+        messages: Vec<Message>,
+        /// Where confirmations and bounces of the first go; the others have the sequences behind it.
         origin: ReturnAddress,
     },
     /// A run of messages of one pair is on disk on that many nodes.

@@ -70,19 +70,39 @@ impl Receiver {
         Receiver { first: 1, ..Receiver::default() }
     }
 
-    /// A direct message, whose login is that of this session.
+    /// A run of direct messages, whose login is that of this session.
     pub fn on_direct(
         &mut self,
         edge: &mut Edge<'_>,
         me: &Identity,
-        (grant, message, origin): (Grant, Message, ReturnAddress),
+        (grant, mut messages, mut origin): (Grant, Vec<Message>, ReturnAddress),
     ) {
+        let sequence = self.next_sequence();
+        messages.retain(|message| {
+            let is_new = self.takes_direct(edge, me, grant, (message, origin));
+            origin.sequence.0 += 1;
+            is_new
+        });
+        if !messages.is_empty() {
+            edge.out.push(Action::Deliver { session: me.login.at.session, sequence, messages });
+        }
+    }
+
+    /// Whether a direct message is taken, and to be shown; else it was bounced, or the client was shown it already.
+    fn takes_direct(
+        &mut self,
+        edge: &mut Edge<'_>,
+        me: &Identity,
+        grant: Grant,
+        (message, origin): (&Message, ReturnAddress),
+    ) -> bool {
         let wrong_phase = grant.phase != self.phase && !mutant::is(Mutant::ReceiverIgnoresPhase);
         if wrong_phase || (mutant::is(Mutant::RefusesDirectWhileDraining) && self.has_inbox_deliveries()) {
-            return bounce(edge, origin);
+            bounce(edge, origin);
+            return false;
         }
         if self.on_shown_again(edge, me, &message.key, Source::Direct(origin)) {
-            return;
+            return false;
         }
         let bytes = message.body.len() as u32;
         let full = self.direct_messages >= edge.limits.delivery_messages_max
@@ -91,11 +111,13 @@ impl Receiver {
             if !mutant::is(Mutant::RefusesOneFrameWithoutPhase) {
                 self.bounce_direct(edge, me);
             }
-            return bounce(edge, origin);
+            bounce(edge, origin);
+            return false;
         }
         self.direct_messages += 1;
         self.direct_bytes += bytes;
-        self.show(edge, me, message, Source::Direct(origin));
+        self.note(edge, message, Source::Direct(origin));
+        true
     }
 
     /// An entry of the inbox, from this core.
@@ -107,7 +129,10 @@ impl Receiver {
             if mutant::is(Mutant::TrimmedWhenSent) {
                 self.acknowledge_inbox(edge, me, vec![message.key.clone()]);
             }
-            self.show(edge, me, message, Source::Inbox);
+            let sequence = self.next_sequence();
+            self.note(edge, &message, Source::Inbox);
+            let messages = vec![message];
+            edge.out.push(Action::Deliver { session: me.login.at.session, sequence, messages });
         }
     }
 
@@ -192,15 +217,19 @@ impl Receiver {
         self.direct_messages > 0 && !self.timer_armed
     }
 
-    fn show(&mut self, edge: &mut Edge<'_>, me: &Identity, message: Message, source: Source) {
+    /// The sequence of the next delivery.
+    fn next_sequence(&self) -> Sequence {
+        Sequence(self.first + self.recent.len() as u64)
+    }
+
+    /// Remembers a message that the client is shown now.
+    fn note(&mut self, edge: &Edge<'_>, message: &Message, source: Source) {
         let span_max = 4 * edge.limits.delivery_messages_max as usize;
         if self.recent.len() >= span_max {
             self.put_straggler_aside();
         }
-        let sequence = Sequence(self.first + self.recent.len() as u64);
         let bytes = message.body.len() as u32;
         self.recent.push_back(Delivery { key: message.key.clone(), source, bytes, shown_ms: edge.now.mono_ms });
-        edge.out.push(Action::Deliver { session: me.login.at.session, sequence, message });
     }
 
     fn put_straggler_aside(&mut self) {
@@ -374,8 +403,16 @@ impl Taken {
     }
 }
 
+/// A run of direct messages goes back to its sender's edge.
+pub fn bounce_run(edge: &mut Edge<'_>, mut origin: ReturnAddress, messages: usize) {
+    for _ in 0..messages {
+        bounce(edge, origin);
+        origin.sequence.0 += 1;
+    }
+}
+
 /// A direct message goes back to its sender's edge.
-pub fn bounce(edge: &mut Edge<'_>, origin: ReturnAddress) {
+fn bounce(edge: &mut Edge<'_>, origin: ReturnAddress) {
     edge.counts.bounced += 1;
     edge.out.push(Action::Peer(Peer::Edge { at: origin.login.at, message: ToEdge::Bounce { to: origin } }));
 }

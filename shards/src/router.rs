@@ -20,6 +20,8 @@ use crate::slot::slot_of;
 
 /// Up to this many pairs a linear search beats a map.
 const SEARCHED: usize = 8;
+/// Messages that travel together at most.
+const DIRECT_RUN: usize = 64;
 
 /// What became of a message, as far as its sender may hear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -336,10 +338,9 @@ impl Pair {
         let message = Message { key, sent_at: sent.sent_at, body: sent.body.clone() };
         let origin = ReturnAddress { login: me.login, pair: self.id, sequence: sent.sequence };
         if let Path::Direct(grant) = self.path {
-            let message = ToEdge::Direct { to: grant, message, origin };
             edge.counts.direct += 1;
             self.out_at = Some(grant.login.at.node);
-            edge.out.push(Action::Peer(Peer::Edge { at: grant.login.at, message }));
+            send_direct(edge, grant, message, origin);
         } else {
             let Some(node) = self.core(edge) else {
                 let refusal = Refusal { code: Code::Unavailable, wait_ms: edge.limits.retry_ms };
@@ -479,4 +480,18 @@ impl Pair {
         }
         flush(edge, &mut run);
     }
+}
+
+/// Appends to the run of the last action if that is of the same pair: what a client pipelines travels together.
+fn send_direct(edge: &mut Edge<'_>, to: Grant, message: Message, origin: ReturnAddress) {
+    if let Some(Action::Peer(Peer::Edge { message: ToEdge::Direct { to: same, messages, origin: first }, .. })) =
+        edge.out.last_mut()
+        && (*same, first.login, first.pair) == (to, origin.login, origin.pair)
+        && first.sequence.0 + messages.len() as u64 == origin.sequence.0
+        && messages.len() < DIRECT_RUN
+    {
+        return messages.push(message);
+    }
+    let message = ToEdge::Direct { to, messages: vec![message], origin };
+    edge.out.push(Action::Peer(Peer::Edge { at: to.login.at, message }));
 }

@@ -244,7 +244,7 @@ impl Shard {
         if mutant::is(Mutant::CoreForwardsWithoutInbox)
             && let Some(to) = mailbox.presence.grant()
         {
-            return turn.to_edge(to.login.at, ToEdge::Direct { to, message, origin });
+            return turn.to_edge(to.login.at, ToEdge::Direct { to, messages: vec![message], origin });
         }
         if mutant::is(Mutant::JoiningCoreBounces) && !self.can_send(mailbox.slot) {
             return turn.to_edge(origin.login.at, ToEdge::Bounce { to: origin });

@@ -35,6 +35,20 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// The same command with so many open files allowed, soft and hard.
+fn limited(command: &Command, files: usize) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -n {files} && exec \"$@\""), "sh"]);
+    shell.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
 /// Runs a command to its end.
 pub fn run(arguments: &[&str]) -> Done {
     run_with(command(arguments), "")
@@ -199,10 +213,25 @@ impl Place {
         run_with(self.command(arguments), "")
     }
 
+    /// As [`Place::refused`], with so many open files allowed.
+    pub fn refused_with_files(&self, files: usize, arguments: &[&str]) -> Done {
+        run_with(limited(&self.command(arguments), files), "")
+    }
+
     /// Starts a node. Its standard error goes to [`Place::log`].
     pub fn start(self, arguments: &[&str]) -> Node {
+        let command = self.command(arguments);
+        self.started(command)
+    }
+
+    /// As [`Place::start`], with so many open files allowed.
+    pub fn start_with_files(self, files: usize, arguments: &[&str]) -> Node {
+        let command = limited(&self.command(arguments), files);
+        self.started(command)
+    }
+
+    fn started(self, mut command: Command) -> Node {
         let log = std::fs::File::options().create(true).append(true).open(self.directory.path().join("log"));
-        let mut command = self.command(arguments);
         command.stderr(log.expect("a log"));
         let running = Running::start(command);
         let Some(ready) = running.lines.next() else { panic!("the node does not become ready: {}", self.log()) };

@@ -40,11 +40,11 @@ pub struct CrewReport {
 }
 
 impl Crew {
-    /// One thread for each share of the users, on the CPU of the same index if `cpus` has one.
-    pub fn start<W: Wire>(shares: Vec<Vec<User<W>>>, body_bytes: usize, cpus: &[usize]) -> Result<Self> {
-        let (board, pace) = (Arc::new(Board::new(shares.len())), Pace::default());
+    /// One thread for each share of the users, on `cpus` in turn, if there are any.
+    pub fn start<W: Wire>(shares: Vec<Vec<User<W>>>, body_bytes: usize, pace: Pace, cpus: &[usize]) -> Result<Self> {
+        let board = Arc::new(Board::new(shares.len()));
         let users = shares.iter().map(|share| share.len() as u64).sum();
-        let bodies = talkers(&board, shares, body_bytes, pace)?;
+        let bodies = talkers((&board, 0), shares, body_bytes, pace)?;
         Self::of(board, bodies, users, cpus)
     }
 
@@ -55,7 +55,7 @@ impl Crew {
 
     fn with_threads(mut self, bodies: Vec<Body>, cpus: &[usize]) -> Result<Self> {
         for (thread, body) in bodies.into_iter().enumerate() {
-            let cpu = cpus.get(thread).copied();
+            let cpu = cpus.get(thread % cpus.len().max(1)).copied();
             let pinned = move || {
                 cpu.map_or(Ok(()), pin)?;
                 body()
@@ -114,9 +114,9 @@ impl Crew {
     }
 }
 
-/// A body for each share of the users, the first threads of `board`.
+/// A body for each share of the users, the threads of `board` from `first` on.
 pub fn talkers<W: Wire>(
-    board: &Arc<Board>,
+    (board, first): (&Arc<Board>, usize),
     shares: Vec<Vec<User<W>>>,
     body_bytes: usize,
     pace: Pace,
@@ -126,7 +126,7 @@ pub fn talkers<W: Wire>(
     let mut bodies: Vec<Body> = Vec::new();
     for (thread, share) in shares.into_iter().enumerate() {
         let pace = pace.share(speakers(&share), all);
-        let worker = Worker::new(board.clone(), thread, share, body_bytes)?.paced(pace);
+        let worker = Worker::new(board.clone(), first + thread, share, body_bytes)?.paced(pace);
         bodies.push(Box::new(move || worker.run()));
     }
     Ok(bodies)

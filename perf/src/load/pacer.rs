@@ -83,7 +83,8 @@ mod tests {
     fn a_day_has_its_mean_and_its_hours() {
         let pace = Pace { per_second: 1_000.0, day_seconds: 10.0 };
         let mut pacer = Pacer::new(pace, 1, 0).expect("somebody speaks");
-        let times: Vec<u64> = std::iter::from_fn(|| Some(pacer.next().1)).take_while(|ns| *ns < 10_000_000_000).collect();
+        let times: Vec<u64> =
+            std::iter::from_fn(|| Some(pacer.next().1)).take_while(|ns| *ns < 10_000_000_000).collect();
         assert!((9_900..10_100).contains(&times.len()), "{}", times.len());
         let in_second = |second: u64| times.iter().filter(|ns| **ns / 1_000_000_000 == second).count();
         assert!(in_second(0) < 350 && in_second(5) > 1_600, "{} {}", in_second(0), in_second(5));

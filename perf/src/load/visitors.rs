@@ -148,7 +148,9 @@ impl<W: Wire, F: Fn() -> W> Visiting<W, F> {
         for at in 0..self.visitors.len() {
             match &mut self.visitors[at].1 {
                 Place::Away { until_ns } if is_settling || *until_ns <= now_ns => self.arrive(at, now_ns)?,
-                Place::Here { until_ns, line } if !is_settling && *until_ns <= now_ns && line.connection.is_flushed() => {
+                Place::Here { until_ns, line }
+                    if !is_settling && *until_ns <= now_ns && line.connection.is_flushed() =>
+                {
                     self.leave(at, now_ns);
                 }
                 Place::Leaving { until_ns, .. } if *until_ns <= now_ns => self.go(at, now_ns),

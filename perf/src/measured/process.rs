@@ -5,7 +5,10 @@
 
 use crate::report::Fields;
 use anyhow::{Context, Result};
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
+use std::time::Duration;
 
 const NS_PER_TICK: u64 = 10_000_000;
 
@@ -73,6 +76,27 @@ impl Usage {
         fields.put("server_switches_voluntary", self.voluntary);
         fields.put("server_switches_involuntary", self.involuntary);
         fields
+    }
+}
+
+/// CPU time of each thread of a process, ns: a server of one thread is full long before the machine is.
+pub struct BusyThreads(HashMap<OsString, u64>);
+
+impl BusyThreads {
+    /// Reads it now; nothing, if the process is gone.
+    pub fn of(pid: u32) -> Self {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let cpu_ns = |thread: fs::DirEntry| {
+            let schedstat = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            Some((thread.file_name(), schedstat.split_whitespace().next()?.parse().ok()?))
+        };
+        Self(threads.filter_map(cpu_ns).collect())
+    }
+
+    /// The largest share of a CPU that a thread had since `before`.
+    pub fn busiest_since(&self, before: &Self, wall: Duration) -> f64 {
+        let used = self.0.iter().map(|(thread, ns)| ns.saturating_sub(*before.0.get(thread).unwrap_or(&0)));
+        used.max().unwrap_or(0) as f64 / 1e9 / wall.as_secs_f64()
     }
 }
 

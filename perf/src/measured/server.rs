@@ -1,6 +1,7 @@
 //! The server of a run: started here in a directory of its own, or running elsewhere already.
 
 use super::cpus::started_on;
+use super::machine::Disk;
 use crate::peer::{Peer, script};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -8,6 +9,7 @@ use serde_json::Value;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -110,6 +112,12 @@ impl Server {
         let names = [(0xef53, "ext4"), (0x0102_1994, "tmpfs"), (0x5846_5342, "xfs"), (0x9123_683e, "btrfs")];
         let name = names.iter().find(|(known, _)| *known == magic);
         Some(name.map_or_else(|| format!("{magic:#x}"), |(_, name)| (*name).to_owned()))
+    }
+
+    /// The block device that its data is on, if it was started here.
+    pub fn disk(&self) -> Option<Disk> {
+        let device = fs::metadata(self.started.as_ref()?.directory.path()).ok()?.dev();
+        Some((rustix::fs::major(device), rustix::fs::minor(device)))
     }
 
     /// The process of a server that runs here.

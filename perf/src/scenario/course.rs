@@ -1,10 +1,13 @@
-//! The course of a closed loop: log in, warm up, measure, settle. CPU of the server and the threads' tallies are read
+//! The course of a run: log in, warm up, measure, settle. CPU of the server and the threads' tallies are read
 //! at the same two moments, so that the ratio of their differences is right whatever the noise around them.
 
+use super::footprint::Footprint;
 use crate::cli::CourseArgs;
 use crate::ledger::Faults;
 use crate::load::{Crew, CrewReport, Phase, Totals};
-use crate::measured::process::Usage;
+use crate::measured::Server;
+use crate::measured::machine::Machine;
+use crate::measured::process::{BusyThreads, Usage};
 use crate::progress::Progress;
 use crate::report::Fields;
 use anyhow::Result;
@@ -44,46 +47,104 @@ pub struct Measured {
     pub delivered: u64,
     /// Messages confirmed in that time.
     pub confirmed: u64,
+    /// The machine in that time, all processes.
+    pub machine: Fields,
+    /// Memory of its connections.
+    pub footprint: Fields,
     /// The whole run.
     pub crew: CrewReport,
 }
 
-/// Runs a crew through its course. `pid` is the server's.
-pub fn run(crew: Crew, pid: Option<u32>, course: &CourseArgs, settled: Settled) -> Result<Measured> {
+/// A run on a server that nobody is connected to yet.
+pub struct Course<'a> {
+    server: &'a Server,
+    args: &'a CourseArgs,
+    before: Footprint,
+    heard_limit: Duration,
+}
+
+impl<'a> Course<'a> {
+    /// To be called before the users connect.
+    pub fn begin(server: &'a Server, args: &'a CourseArgs) -> Result<Self> {
+        Ok(Self { server, args, before: Footprint::of(server)?, heard_limit: super::LOGIN_LIMIT })
+    }
+
+    /// Runs a crew through it.
+    pub fn run(self, crew: Crew, settled: Settled) -> Result<Measured> {
+        let users = match self.warm_up(&crew) {
+            Ok(users) => users,
+            Err(error) => {
+                let faults = crew.finish()?.harvest.faults;
+                return Err(faults.first.map_or(error, anyhow::Error::msg));
+            }
+        };
+        let mut measured = self.measure(&crew)?;
+        if users > 0 {
+            measured.footprint = self.before.growth(self.server, users)?;
+        }
+        measured.crew = settle(crew, self.args, settled)?;
+        Ok(measured)
+    }
+
+    /// Users who send by a schedule are not waited for until each has been heard.
+    pub fn scheduled(mut self) -> Self {
+        self.heard_limit = Duration::ZERO;
+        self
+    }
+
+    /// Returns how many users there are, when all have logged in and every one has been heard.
+    fn warm_up(&self, crew: &Crew) -> Result<u64> {
+        let mut progress = Progress::new();
+        progress.show("logging in");
+        crew.wait_ready(super::LOGIN_LIMIT)?;
+        let users = crew.totals().ready;
+        crew.advance(Phase::Warm);
+        progress.show("warming up");
+        crew.wait(self.heard_limit, |totals| totals.delivered.max(totals.confirmed) >= users);
+        thread::sleep(Duration::from_millis(self.args.warm_up_ms));
+        Ok(users)
+    }
+
+    fn measure(&self, crew: &Crew) -> Result<Measured> {
+        let mut progress = Progress::new();
+        let (pid, disk, duration) = (self.server.pid, self.server.disk(), self.args.duration());
+        crew.advance(Phase::Measure);
+        let (machine, threads) = (Machine::now(disk), pid.map(BusyThreads::of));
+        let (start, usage_before, before) = (Instant::now(), read_usage(pid)?, crew.totals());
+        while start.elapsed() < duration && !crew.has_failed() {
+            let left = duration.saturating_sub(start.elapsed());
+            progress.show(&format!("measuring, {} s left", left.as_secs()));
+            thread::sleep(left.min(Duration::from_millis(200)));
+        }
+        let (wall, usage_after, after) = (start.elapsed(), read_usage(pid)?, crew.totals());
+        let mut machine = Machine::now(disk).since(&machine, wall);
+        if let (Some(pid), Some(threads)) = (pid, threads) {
+            machine.put_number(
+                "server_busiest_thread_percent",
+                BusyThreads::of(pid).busiest_since(&threads, wall) * 100.0,
+            );
+        }
+        Ok(Measured {
+            wall,
+            usage: usage_after.zip(usage_before).map(|(after, before)| after.since(before)),
+            delivered: after.delivered - before.delivered,
+            confirmed: after.confirmed - before.confirmed,
+            machine,
+            footprint: Fields::default(),
+            crew: CrewReport::default(),
+        })
+    }
+}
+
+fn settle(crew: Crew, course: &CourseArgs, settled: Settled) -> Result<CrewReport> {
     let mut progress = Progress::new();
-    progress.show("logging in");
-    if let Err(error) = crew.wait_ready(super::LOGIN_LIMIT) {
-        let faults = crew.finish()?.harvest.faults;
-        return Err(faults.first.map_or(error, anyhow::Error::msg));
-    }
-    let users = crew.totals().ready;
-    crew.advance(Phase::Warm);
-    progress.show("warming up");
-    crew.wait(super::LOGIN_LIMIT, |totals| totals.delivered.max(totals.confirmed) >= users);
-    thread::sleep(Duration::from_millis(course.warm_up_ms));
-
-    crew.advance(Phase::Measure);
-    let (start, usage_before, before) = (Instant::now(), read_usage(pid)?, crew.totals());
-    while start.elapsed() < course.duration() && !crew.has_failed() {
-        let left = course.duration().saturating_sub(start.elapsed());
-        progress.show(&format!("measuring, {} s left", left.as_secs()));
-        thread::sleep(left.min(Duration::from_millis(200)));
-    }
-    let (wall, usage_after, after) = (start.elapsed(), read_usage(pid)?, crew.totals());
-
     crew.advance(Phase::Settle);
     progress.show("waiting for the last confirmations");
     thread::sleep(Duration::from_millis(20));
     crew.wait(Duration::from_millis(course.settle_ms), |totals| settled.is_reached(totals));
     let mut report = crew.finish()?;
     judge(&mut report, settled);
-    Ok(Measured {
-        wall,
-        usage: usage_after.zip(usage_before).map(|(after, before)| after.since(before)),
-        delivered: after.delivered - before.delivered,
-        confirmed: after.confirmed - before.confirmed,
-        crew: report,
-    })
+    Ok(report)
 }
 
 fn read_usage(pid: Option<u32>) -> Result<Option<Usage>> {
@@ -114,6 +175,8 @@ impl Measured {
         if let Some(usage) = &self.usage {
             fields.extend(usage.fields());
         }
+        fields.extend(self.footprint.clone());
+        fields.put_group("machine", self.machine.clone());
         fields
     }
 }

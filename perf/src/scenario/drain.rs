@@ -5,7 +5,7 @@ use super::course::{self, Settled};
 use super::{LOGIN_LIMIT, Seat, relay, stored};
 use crate::cli::{CourseArgs, DrainArgs, RelayArgs, StoredArgs};
 use crate::ledger::{Behaviour, Duty, Faults};
-use crate::load::{Crew, CrewReport, Phase};
+use crate::load::{Crew, CrewReport, Pace, Phase};
 use crate::measured::Server;
 use crate::measured::process::{Memory, Usage};
 use crate::progress::Progress;
@@ -27,7 +27,6 @@ const SAMPLE: Duration = Duration::from_millis(5);
 
 /// Runs it once.
 pub fn run(args: &DrainArgs) -> Result<Report> {
-    super::refuse_raw(&args.target, "it keeps nothing")?;
     let mut args = args.clone();
     args.target.prefix = Some(args.target.prefix());
     args.messages = args.messages.next_multiple_of(u64::from(args.senders));
@@ -65,7 +64,7 @@ fn fill(args: &DrainArgs, server: &Server, figures: &mut Fields) -> Result<Fault
         body: args.body,
     };
     let users = stored::senders(&senders, server, args.messages / u64::from(args.senders), Iris::default)?;
-    let crew = Crew::start(vec![users], args.body, &args.target.cpus()?.generator)?;
+    let crew = Crew::start(vec![users], args.body, Pace::default(), &args.target.cpus()?.generator)?;
     crew.wait_ready(LOGIN_LIMIT)?;
     crew.advance(Phase::Warm);
     let is_done = crew.wait(FILL_LIMIT, |totals| {
@@ -140,7 +139,7 @@ fn come_back(args: &DrainArgs, server: &Server) -> Result<Crew> {
     let (behaviour, senders) = (Behaviour::Listen, 0..args.senders);
     let duty = Duty { behaviour, window: 1, messages_max: 0, origin: u32::MAX, senders, level: None };
     let user = Seat { name: &name, recipient: "", duty }.take(server, &args.target.token, Iris::default())?;
-    let crew = Crew::start(vec![vec![user]], args.body, &args.target.cpus()?.generator)?;
+    let crew = Crew::start(vec![vec![user]], args.body, Pace::default(), &args.target.cpus()?.generator)?;
     crew.advance(Phase::Measure);
     Ok(crew)
 }
@@ -161,9 +160,10 @@ fn look_again(args: &DrainArgs, server: &Server) -> Result<Faults> {
 
 fn start_pair(args: &DrainArgs, server: &Server, prefix: &str) -> Result<Crew> {
     let course = CourseArgs { seconds: 0.0, warm_up_ms: 0, settle_ms: 0 };
-    let pair = RelayArgs { target: args.target.clone(), course, pairs: 1, window: 1, body: args.body, gated: false };
+    let (target, body) = (args.target.clone(), args.body);
+    let pair = RelayArgs { target, course, pairs: 1, window: 1, body, gated: false, rate: None, idle: 0 };
     let users = relay::pairs(&pair, server, format!("{}{prefix}", args.target.prefix()), Iris::default)?;
-    let crew = Crew::start(vec![users], args.body, &args.target.cpus()?.generator)?;
+    let crew = Crew::start(vec![users], args.body, Pace::default(), &args.target.cpus()?.generator)?;
     crew.wait_ready(LOGIN_LIMIT)?;
     crew.advance(Phase::Warm);
     thread::sleep(Duration::from_millis(1_200));

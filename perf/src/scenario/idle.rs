@@ -2,13 +2,14 @@
 //! of files); what the server's memory grew by, and what CPU it takes while nobody speaks, is the result.
 
 use super::LOGIN_LIMIT;
-use crate::cli::{HoldArgs, IdleArgs};
+use crate::body::HEAD_BYTES;
+use crate::cli::{HoldArgs, IdleArgs, TargetArgs};
 use crate::load::connect;
 use crate::measured::process::{Memory, Usage, socket_bytes};
 use crate::measured::{Server, cpus};
 use crate::progress::Progress;
 use crate::report::{Fields, Headline, Report};
-use crate::wire::{Incoming, Iris, Wire};
+use crate::wire::{Incoming, Spoken, Wire};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Resource, getrlimit};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write, stdin};
@@ -31,7 +32,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs it once.
 pub fn run(args: &IdleArgs) -> Result<Report> {
-    super::refuse_raw(&args.target, "it knows no login")?;
     let server = args.target.open()?;
     let pid = server.pid()?;
     let mut progress = Progress::new();
@@ -39,7 +39,7 @@ pub fn run(args: &IdleArgs) -> Result<Report> {
     let (before, kernel_before) = (Memory::of(pid)?, socket_bytes());
     let start = Instant::now();
     progress.show(&format!("opening {} connections", args.connections));
-    let holders = hold_all(args, &server)?;
+    let holders = hold_all(&args.target, args.connections, &server)?;
     let opened = start.elapsed();
     thread::sleep(PAUSE);
     let (after, kernel_after) = (Memory::of(pid)?, socket_bytes());
@@ -93,29 +93,31 @@ fn memory_figures((before, after): (Memory, Memory), kernel: Option<(u64, u64)>,
 }
 
 /// A process that holds connections.
-struct Holder {
+pub struct Holder {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<std::process::ChildStdout>,
 }
 
-fn hold_all(args: &IdleArgs, server: &Server) -> Result<Vec<Holder>> {
+/// Opens connections that stay until the holders are dropped.
+pub fn hold_all(target: &TargetArgs, connections: u32, server: &Server) -> Result<Vec<Holder>> {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let share = HOLD_MAX.min(files.saturating_sub(OWN_FILES)).max(1) as u32;
-    let (prefix, mut left) = (args.target.prefix(), args.connections);
+    let (prefix, mut left) = (target.prefix(), connections);
     let mut holders = Vec::new();
     while left > 0 {
         let connections = left.min(share);
         left -= connections;
         let index = holders.len();
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["hold", "--server", &server.address.to_string(), "--token", &args.target.token]);
+        command.args(["hold", "--server", &server.address.to_string(), "--token", &target.token]);
+        command.args(["--peer", target.peer().name()]);
         command.args(["--connections", &connections.to_string(), "--prefix", &format!("{prefix}h{index}-")]);
         if let Some(source) = source(server.address, index) {
             command.args(["--source", &source.to_string()]);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = cpus::started_on(&args.target.cpus()?.generator, || Ok(command.spawn()?))?;
+        let mut child = cpus::started_on(&target.cpus()?.generator, || Ok(command.spawn()?))?;
         let output = BufReader::new(child.stdout.take().context("standard output is piped")?);
         let mut holder = Holder { input: child.stdin.take(), child, output };
         ensure!(holder.line()? == "held", "a holder failed, see above");
@@ -140,7 +142,7 @@ impl Holder {
     }
 
     /// Lets the connections go. Returns how many the server had closed before.
-    fn release(mut self) -> Result<u64> {
+    pub fn release(mut self) -> Result<u64> {
         self.input = None;
         let lost = self.line()?;
         self.child.wait()?;
@@ -172,15 +174,16 @@ pub fn hold(args: &HoldArgs) -> Result<()> {
     Ok(())
 }
 
-fn say_hello(args: &HoldArgs, index: u32) -> Result<(TcpStream, Iris)> {
-    let (mut stream, mut wire, mut out) = (connect(args.server, args.source)?, Iris::default(), Vec::new());
+fn say_hello(args: &HoldArgs, index: u32) -> Result<(TcpStream, Spoken)> {
+    let mut stream = connect(args.server, args.source)?;
+    let (mut wire, mut out) = (args.peer.wire(HEAD_BYTES, false), Vec::new());
     wire.login(&format!("{}{index}", args.prefix), args.token.as_bytes(), &mut out);
     stream.write_all(&out)?;
     stream.set_read_timeout(Some(LOGIN_LIMIT))?;
     Ok((stream, wire))
 }
 
-fn hear_welcome((stream, wire): &mut (TcpStream, Iris)) -> Result<()> {
+fn hear_welcome((stream, wire): &mut (TcpStream, Spoken)) -> Result<()> {
     let (mut buffer, mut filled, mut heard) = ([0; 4_096], 0, None);
     while heard.is_none() {
         let received = stream.read(&mut buffer[filled..]).context("no WELCOME")?;
@@ -192,7 +195,12 @@ fn hear_welcome((stream, wire): &mut (TcpStream, Iris)) -> Result<()> {
                 other => Err(format!("WELCOME was expected, not {other:?}")),
             });
         };
-        wire.decode(&buffer[..filled], 0, note).map_err(anyhow::Error::msg)?;
+        let used = wire.decode(&buffer[..filled], 0, note).map_err(anyhow::Error::msg)?;
+        buffer.copy_within(used..filled, 0);
+        filled -= used;
+        let mut answer = Vec::new();
+        wire.acknowledge(&mut answer);
+        stream.write_all(&answer)?;
     }
     match heard {
         Some(Err(why)) => bail!("{why}"),

@@ -1,11 +1,13 @@
 //! `login`: a storm of logins. A number of them at a time: connect, HELLO, WELCOME, drop, and again.
 
-use super::course::{self, Settled};
+use super::course::{Course, Settled};
+use crate::body::HEAD_BYTES;
 use crate::cli::{CourseArgs, LoginArgs};
 use crate::ledger::Harvest;
 use crate::load::{Board, Body, Busy, Crew, Outcome, Phase, connect_later};
+use crate::peer::Peer;
 use crate::report::{Fields, Headline, Report};
-use crate::wire::{Incoming, Iris, Wire};
+use crate::wire::{Incoming, Spoken, Wire};
 use anyhow::{Result, anyhow, bail, ensure};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -24,7 +26,6 @@ const NAMES: u64 = 64;
 
 /// Runs it once.
 pub fn run(args: &LoginArgs) -> Result<Report> {
-    super::refuse_raw(&args.target, "it knows no login")?;
     let server = args.target.open()?;
     let threads = args.target.threads()?;
     let board = Arc::new(Board::new(threads));
@@ -32,15 +33,16 @@ pub fn run(args: &LoginArgs) -> Result<Report> {
     let body = |thread: usize| -> Result<Body> {
         let places = (args.concurrency as usize / threads).max(1);
         let names = format!("{prefix}l{thread}-");
-        let storm = Storm::new(Goal { server: server.address, names, token: args.target.token.clone() }, places)?;
+        let (peer, token) = (args.target.peer(), args.target.token.clone());
+        let storm = Storm::new(Goal { server: server.address, peer, names, token }, places)?;
         let board = board.clone();
         Ok(Box::new(move || storm.run(&board, thread)))
     };
     let bodies = (0..threads).map(body).collect::<Result<Vec<_>>>()?;
-    let crew = Crew::of(board.clone(), bodies, &args.target.cpus()?.generator)?;
+    let crew = Crew::of(board.clone(), bodies, 0, &args.target.cpus()?.generator)?;
     let course = CourseArgs { seconds: args.seconds, warm_up_ms: args.warm_up_ms, settle_ms: 0 };
     let settled = Settled { is_delivered: false, is_confirmed: false };
-    let measured = course::run(crew, server.pid, &course, settled)?;
+    let measured = Course::begin(&server, &course)?.run(crew, settled)?;
 
     let mut figures = measured.rates(measured.delivered, [HEADLINE.name, "logins_per_second"]);
     let status = super::ask_status(&args.target, &server, &mut figures)?;
@@ -65,6 +67,7 @@ pub fn run(args: &LoginArgs) -> Result<Report> {
 /// Where to log in, and as whom.
 struct Goal {
     server: SocketAddr,
+    peer: Peer,
     names: String,
     token: String,
 }
@@ -72,7 +75,7 @@ struct Goal {
 /// One login under way.
 struct Attempt {
     stream: TcpStream,
-    wire: Iris,
+    wire: Spoken,
     started_ns: u64,
     heard: Vec<u8>,
     is_hello_said: bool,
@@ -137,7 +140,7 @@ impl Storm {
         self.begun += 1;
         let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         epoll::add(&self.epoll, &stream, epoll::EventData::new_u64(place as u64), flags)?;
-        let (wire, heard) = (Iris::default(), Vec::new());
+        let (wire, heard) = (self.goal.peer.wire(HEAD_BYTES, false), Vec::new());
         self.attempts[place] = Some(Attempt { stream, wire, started_ns, heard, is_hello_said: false });
         Ok(())
     }
@@ -185,7 +188,11 @@ impl Attempt {
             let is_welcome = matches!(incoming, Incoming::Welcome { .. });
             heard.get_or_insert(if is_welcome { Ok(true) } else { Err(anyhow!("{incoming:?} instead of WELCOME")) });
         };
-        self.wire.decode(&self.heard, 0, note).map_err(anyhow::Error::msg)?;
+        let used = self.wire.decode(&self.heard, 0, note).map_err(anyhow::Error::msg)?;
+        self.heard.drain(..used);
+        let mut answer = Vec::new();
+        self.wire.acknowledge(&mut answer);
+        self.stream.write_all(&answer)?;
         heard.unwrap_or(Ok(false))
     }
 }

@@ -1,13 +1,13 @@
 //! `stored`: users who send to users who are away. Every message must be confirmed as stored, that is on disk.
 
-use super::course::{self, Settled};
+use super::course::{Course, Settled};
 use super::{Seat, deal};
 use crate::cli::StoredArgs;
 use crate::ledger::{Behaviour, Duty};
-use crate::load::{Crew, User};
+use crate::load::{Crew, Pace, User};
 use crate::measured::Server;
 use crate::report::{Fields, Headline, Report};
-use crate::wire::{Iris, Level, Wire};
+use crate::wire::{Level, Wire};
 use anyhow::Result;
 
 /// Stored messages per second of the server's CPU.
@@ -15,17 +15,13 @@ const HEADLINE: Headline = Headline { name: "stored_per_cpu_second", is_more_bet
 
 /// Runs it once.
 pub fn run(args: &StoredArgs) -> Result<Report> {
-    super::refuse_raw(&args.target, "it stores nothing")?;
-    run_with(args, Iris::default)
-}
-
-fn run_with<W: Wire>(args: &StoredArgs, wire: impl Fn() -> W) -> Result<Report> {
     let server = args.target.open()?;
-    let users = senders(args, &server, u64::MAX, wire)?;
+    let course = Course::begin(&server, &args.course)?;
+    let users = senders(args, &server, u64::MAX, || args.target.peer().wire(args.body, false))?;
     let shares = deal(users, args.target.threads()?, 1);
-    let crew = Crew::start(shares, args.body, &args.target.cpus()?.generator)?;
+    let crew = Crew::start(shares, args.body, Pace::default(), &args.target.cpus()?.generator)?;
     let settled = Settled { is_delivered: false, is_confirmed: true };
-    let measured = course::run(crew, server.pid, &args.course, settled)?;
+    let measured = course.run(crew, settled)?;
 
     let mut figures = measured.rates(measured.confirmed, [HEADLINE.name, "stored_per_second"]);
     let status = super::ask_status(&args.target, &server, &mut figures)?;

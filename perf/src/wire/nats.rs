@@ -68,7 +68,8 @@ impl Wire for Nats {
 
     fn login(&mut self, user: &str, _token: &[u8], out: &mut Vec<u8>) {
         self.user = user.to_owned();
-        let hello = r#"CONNECT {"verbose":false,"pedantic":false,"lang":"rust","version":"1","protocol":1,"name":"iris-perf"}"#;
+        let hello =
+            r#"CONNECT {"verbose":false,"pedantic":false,"lang":"rust","version":"1","protocol":1,"name":"iris-perf"}"#;
         let _vec = write!(out, "{hello}\r\nSUB m.{user} {INBOX}\r\n");
         if self.is_stream {
             let _vec = write!(out, "SUB r.{user}.* {REPLIES}\r\n");

@@ -76,7 +76,8 @@ impl Xmpp {
     /// Makes the body again of its text.
     fn take(&mut self, text: &[u8]) -> Result<(), String> {
         let (start, end) = (find(text, b"<body>"), find(text, b"</body>"));
-        let inside = start.zip(end).and_then(|(start, end)| text.get(start + 6..end)).ok_or("a message without body")?;
+        let inside =
+            start.zip(end).and_then(|(start, end)| text.get(start + 6..end)).ok_or("a message without body")?;
         self.body.clear();
         let (head, padding) = inside.split_at(inside.len().min(HEAD_BYTES * 2));
         for pair in head.chunks_exact(2) {

@@ -11,10 +11,11 @@ use crate::run::{keep_panics, run};
 /// Seeds that are tried for one mutant.
 const SEEDS_MAX: u64 = 20_000;
 
-/// Not in the table: `LocationCacheShared` and `InboxOrderedByEdgeClock` change nothing in the machines (there is no such
-/// cache, and no stamp of an edge orders anything), and `CompleteBeforeFlush` needs the last flushed copy of a message to
-/// be wiped, which the plan does not do.
-const LEFT_OUT: [Mutant; 3] = [Mutant::LocationCacheShared, Mutant::InboxOrderedByEdgeClock, Mutant::CompleteBeforeFlush];
+/// Not in the table. `LocationCacheShared` and `InboxOrderedByEdgeClock` have no switch in the machines: there is no such
+/// cache, and no stamp of an edge orders anything. `CompleteBeforeFlush` has one and was not caught in 6,000 seeds; the
+/// likely reason is that the plan never wipes the last flushed copy of a message that counts as stored.
+const LEFT_OUT: [Mutant; 3] =
+    [Mutant::LocationCacheShared, Mutant::InboxOrderedByEdgeClock, Mutant::CompleteBeforeFlush];
 
 /// Mutant and the seed that catches it.
 const TABLE: &[(Mutant, u64)] = &[
@@ -29,16 +30,16 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::TwoCoresAtOnce, 8),
     (Mutant::CoreForwardsWithoutInbox, 1),
     (Mutant::JoiningCoreBounces, 17),
-    (Mutant::WipedCoreServesBeforeSync, 1202),
+    (Mutant::WipedCoreServesBeforeSync, 2558),
     (Mutant::StoredBelowCopiesMin, 8),
     (Mutant::StoredBeforeFlush, 1),
     (Mutant::TrimmedWhenSent, 1),
     (Mutant::YoungerEntryLoggedFirst, 1697),
-    (Mutant::AcknowledgementMeansUpTo, 49),
+    (Mutant::AcknowledgementMeansUpTo, 56),
     (Mutant::ClientRemembersHighestOnly, 1),
     (Mutant::ClientRemembersNothing, 1),
     (Mutant::ClientRemembersSendWindow, 1),
-    (Mutant::NoTombstones, 2),
+    (Mutant::NoTombstones, 20),
     (Mutant::SessionEndDoesNotBounce, 3),
     (Mutant::OlderSessionOverwritesReturn, 82),
 ];

@@ -28,8 +28,10 @@ impl World {
             Action::Welcome { session, clock_ms, .. } => {
                 self.write((node, executor), session, Down::Welcome { clock_ms });
             }
-            Action::Deliver { session, sequence, message } => {
-                self.deliver((node, executor), session, sequence, message);
+            Action::Deliver { session, sequence, messages } => {
+                for (sequence, message) in (sequence.0..).map(Sequence).zip(messages) {
+                    self.deliver((node, executor), session, sequence, message);
+                }
             }
             Action::Confirm { session, level, run } => {
                 let Some(ix) = self.connection_at((node, executor), session) else { return };
@@ -218,9 +220,11 @@ impl World {
                     self.ledger.on_refused(message);
                 }
             }
-            Peer::Edge { message: ToEdge::Direct { message, .. }, .. } => {
-                self.ledger.counts.direct += 1;
-                self.ledger.on_sent_on(message.key.id);
+            Peer::Edge { message: ToEdge::Direct { messages, .. }, .. } => {
+                self.ledger.counts.direct += messages.len() as u64;
+                for message in messages {
+                    self.ledger.on_sent_on(message.key.id);
+                }
             }
             Peer::Core { message: ToCore::Append { message, .. }, .. } => self.ledger.on_sent_on(message.key.id),
             Peer::Edge { message: ToEdge::Bounce { to }, .. } => {

@@ -1,0 +1,34 @@
+//! What memory a run's connections took, of the server and of the kernel.
+
+use crate::measured::Server;
+use crate::measured::process::{Memory, socket_bytes};
+use crate::report::Fields;
+use anyhow::Result;
+
+/// Memory at a moment.
+pub struct Footprint {
+    server: Option<Memory>,
+    kernel: Option<u64>,
+}
+
+impl Footprint {
+    /// Now.
+    pub fn of(server: &Server) -> Result<Self> {
+        Ok(Self { server: server.pid.map(Memory::quick).transpose()?, kernel: socket_bytes() })
+    }
+
+    /// What has come since, for each of `connections`, which are open still. The server's memory holds what it needs for
+    /// their messages too.
+    pub fn growth(&self, server: &Server, connections: u64) -> Result<Fields> {
+        let now = Self::of(server)?;
+        let each = |bytes: u64| (bytes as f64 / connections.max(1) as f64 * 10.0).round() / 10.0;
+        let mut fields = Fields::default();
+        fields.put("connections", connections);
+        fields.put("server_rss_bytes", now.server.map(|memory| memory.rss));
+        let grown = now.server.zip(self.server).map(|(now, before)| each(now.rss.saturating_sub(before.rss)));
+        fields.put("server_rss_bytes_per_connection", grown);
+        let kernel = now.kernel.zip(self.kernel).map(|(now, before)| each(now.saturating_sub(before)));
+        fields.put("kernel_bytes_per_connection_both_ends", kernel);
+        Ok(fields)
+    }
+}

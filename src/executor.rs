@@ -96,8 +96,8 @@ pub struct Executor {
     listeners: Vec<Socket>,
     control: Receiver<Control>,
     actions: Vec<Action>,
-    /// Connections that had more to read than their share of the last turn.
-    unread: Vec<ConnectionKey>,
+    /// Connections that had more to read than their share of the last turn, and whether an end is among it.
+    unread: Vec<(ConnectionKey, bool)>,
     /// What happened to sockets and did not fit into the last turn.
     ready: VecDeque<SocketEvent>,
     started: Instant,
@@ -188,8 +188,8 @@ impl Executor {
         if let Some(complete) = self.engine.take_recovered() {
             self.on_recovered(complete)?;
         }
-        for key in std::mem::take(&mut self.unread) {
-            self.on_readable(key);
+        for (key, has_ended) in std::mem::take(&mut self.unread) {
+            self.on_readable(key, has_ended);
         }
         self.ready.extend(socket_events.drain(..));
         self.take_ready();
@@ -266,7 +266,8 @@ impl Executor {
                 self.counts.accept_failed += 1;
                 tracing::warn!(%error, executor = self.seat.executor, "a client could not be accepted");
             }
-            SocketEvent::Readable(key) | SocketEvent::Hangup(key) => self.on_readable(key),
+            SocketEvent::Readable(key) => self.on_readable(key, false),
+            SocketEvent::Hangup(key) => self.on_readable(key, true),
             SocketEvent::Writable(key) => {
                 if let Some(session) = self.connections.session(key) {
                     self.connections.on_writable(session);
@@ -293,8 +294,8 @@ impl Executor {
         }
     }
 
-    /// Reads a connection, within its share of the turn.
-    fn on_readable(&mut self, key: ConnectionKey) {
+    /// Reads a connection, within its share of the turn. One that has ended is read to its end: no event tells it again.
+    fn on_readable(&mut self, key: ConnectionKey, has_ended: bool) {
         let Some(session) = self.connections.session(key) else { return };
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut may_have_more = true;
@@ -302,7 +303,7 @@ impl Executor {
             match self.connections.fill(&self.sockets, session, &mut scratch) {
                 Input::Bytes(length, more) => {
                     self.on_bytes(session, &scratch[..length]);
-                    may_have_more = more;
+                    may_have_more = more || has_ended;
                 }
                 Input::Nothing => may_have_more = false,
                 Input::Ended => {
@@ -310,13 +311,14 @@ impl Executor {
                     may_have_more = false;
                 }
             }
-            if !may_have_more || self.connections.session(key).is_none() {
+            // What closes is written first, and read on in the next turn.
+            if !may_have_more || self.connections.session(key).is_none() || self.connections.is_closing(session) {
                 break;
             }
         }
         self.scratch = scratch;
         if may_have_more {
-            self.unread.push(key);
+            self.unread.push((key, has_ended));
         } else if self.connections.watch_opening(&mut self.sockets, session).is_err() {
             self.on_ended(session);
         }

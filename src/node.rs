@@ -135,7 +135,11 @@ fn listen(config: &Config, layout: &Layout) -> Result<(Vec<SocketAddr>, Vec<Vec<
 /// As many as the configuration allows and the limit of open files has room for.
 fn connections_max(config: &Config, layout: &Layout) -> Result<usize, NodeError> {
     let files = preflight::raise_open_files()?;
-    let room = files.saturating_sub(RESERVED_FILES + RESERVED_FILES_EACH * layout.executors as u64);
+    let needed = RESERVED_FILES + RESERVED_FILES_EACH * layout.executors as u64;
+    let room = files.saturating_sub(needed);
+    if room == 0 {
+        return Err(PreflightError::OpenFiles { needed, limit: files }.into());
+    }
     let wanted = config.connections_max.map_or(u64::MAX, u64::from);
     if config.connections_max.is_some() && wanted > room {
         tracing::warn!(wanted, room, "connections_max is more than the limit of open files has room for");

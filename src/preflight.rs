@@ -54,6 +54,17 @@ pub enum PreflightError {
         /// Bytes that may be locked.
         limit: u64,
     },
+    /// No client would have a descriptor.
+    #[error(
+        "{limit} open files are allowed, and {needed} are needed before the first client; raise the limit \
+         (LimitNOFILE= in the systemd unit, `ulimit -n` in a shell)"
+    )]
+    OpenFiles {
+        /// What the node itself needs.
+        needed: u64,
+        /// What is allowed.
+        limit: u64,
+    },
     /// The limits could not be read or set.
     #[error("cannot read or raise the limit of {0:?}: {1}")]
     Limit(Limit, #[source] io::Error),

@@ -97,9 +97,10 @@ fn a_pair_notices_nothing_of_random_bytes_and_half_frames() {
     alice.until_answered();
     carol.until_answered();
     assert!(alice.levels.values().chain(carol.levels.values()).all(|level| *level == LEVEL_DELIVERED));
-    println!("{count} bad connections, {} rounds of the pair, resident KiB {resident:?}", alice.count());
+    let (first, last) = (resident[0], resident[resident.len() - 1]);
+    println!("{count} bad connections, {} rounds of the pair, {first} to {last} KiB resident", alice.count());
     assert!(count > 500, "{count}");
-    assert!(resident.last() < Some(&(resident[0] + 64 * 1_024)), "memory grows: {resident:?}");
+    assert!(last < first + 64 * 1_024, "memory grows: {resident:?}");
     node.until("rid of all the others", |status| status["totals"]["connections"] == 2);
     node.until("idle", |status| status["totals"]["sessions"] == 2);
 }
@@ -132,7 +133,7 @@ fn random_bytes_at_the_admin_socket_do_no_harm() {
 
 /// Makes a client slow at once: the kernel keeps little for it.
 fn small_buffer(wire: &Wire) {
-    socket2::SockRef::from(&wire.stream).set_recv_buffer_size(4_096).expect("a buffer");
+    socket2::SockRef::from(&wire.stream).set_recv_buffer_size(64 << 10).expect("a buffer");
 }
 
 fn read_one_byte(wire: &mut Wire) {
@@ -183,7 +184,9 @@ fn a_slow_reader_costs_only_itself() {
     alice.until_answered();
     let took = begun.elapsed();
     let stored = alice.levels.values().filter(|level| **level == LEVEL_STORED).count();
-    println!("2,000 messages to a slow reader: {stored} stored, answered after {took:?}; the others made {rounds} rounds");
+    println!(
+        "2,000 messages to a slow reader: {stored} stored, answered after {took:?}; the others made {rounds} rounds"
+    );
     assert!(stored > 1_000, "a slow reader's messages are stored: {stored}");
     // delivery_ms_max and a flush; a slow machine gets 30 times as long.
     assert!(took < Duration::from_secs(10), "{took:?}");

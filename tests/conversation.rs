@@ -350,6 +350,37 @@ fn a_client_that_hangs_up_right_behind_its_last_message_is_gone_and_the_message_
     assert_eq!(status["totals"]["connections"], 0, "{status}");
 }
 
+/// As above, with a last word that nobody answers: nothing but the FIN itself tells that the client is gone.
+#[test]
+fn a_client_that_hangs_up_behind_something_that_is_not_answered_is_gone() {
+    let node = node(3);
+    let mut clients: Vec<_> = (0..60).map(|n| Wire::login(&node.address, &format!("user-{n}"))).collect();
+    clients.iter_mut().for_each(|client| drop(client.settle()));
+    node.running.signal("STOP");
+    for mut client in clients {
+        client.frame(ClientFrame::Unwatch { user: b"nobody" });
+    }
+    node.running.signal("CONT");
+    node.until("without sessions", |status| status["totals"]["connections"] == 0);
+}
+
+/// Someone who sends nonsense, and FIN with it, still hears why it is closed.
+#[test]
+fn a_mistake_and_fin_at_once_are_answered() {
+    let node = node(3);
+    let mut clients: Vec<_> = (0..20).map(|n| Wire::login(&node.address, &format!("user-{n}"))).collect();
+    node.running.signal("STOP");
+    for client in &mut clients {
+        client.write(&wire::raw_frame(0x55, b"?"));
+        client.finish();
+    }
+    node.running.signal("CONT");
+    for client in &mut clients {
+        assert_eq!(client.close_code(), iris_shards::frame::Code::ProtocolError);
+    }
+    node.until("without sessions", |status| status["totals"]["connections"] == 0);
+}
+
 #[test]
 fn a_half_closed_connection_is_over() {
     let node = node(3);

@@ -75,6 +75,7 @@ fn full_disk(mount: &Mount) {
         assert!(Instant::now() < deadline, "no room: {}", node.status());
         std::thread::sleep(Duration::from_millis(100));
     }
+    alice.refused.clear();
     fill(&mut alice, "frank");
     let mut frank = Client::online(&node.address, "frank");
     frank.until_taken(alice.sent["frank"].len());
@@ -200,7 +201,7 @@ fn taken(node: &Node, least: usize) -> Vec<MessageId> {
 }
 
 /// The node starts, names the file and the place, and delivers all but these.
-fn all_but(place: Place, alice: &Client, lost: &[MessageId], named: &[&str]) {
+fn all_but(place: Place, alice: &Client, lost: &[MessageId], named: &[&str]) -> Node {
     let node = place.start(&ONE);
     let log = node.log();
     for part in named {
@@ -213,6 +214,7 @@ fn all_but(place: Place, alice: &Client, lost: &[MessageId], named: &[&str]) {
     let mut carol = Client::online(&node.address, "carol");
     carol.send("bob", 9);
     carol.until_answered();
+    node
 }
 
 #[test]
@@ -317,8 +319,11 @@ fn foreign_files_are_left_alone() {
     for path in [data.join("notes.txt"), log.join("notes.txt"), log.join("12.seg"), log.join("0000000001.seg.bak")] {
         std::fs::write(path, "mine").expect("written");
     }
-    all_but(place, &alice, &[], &[]);
-    assert_eq!(std::fs::read_to_string(data.join("notes.txt")).ok(), None, "the directory goes with the test");
+    let node = all_but(place, &alice, &[], &[]);
+    let place = node.crash_and_restart(&["--executors", "2"]).crash();
+    assert_eq!(std::fs::read_to_string(data.join("notes.txt")).expect("still there"), "mine");
+    assert!(data.join("lost+found").is_dir());
+    drop(place);
 }
 
 #[test]
@@ -326,7 +331,8 @@ fn a_manifest_that_is_gone_or_damaged_does_not_cost_the_messages() {
     let (place, alice) = stored(100);
     let manifest = place.data().join("manifest.json");
     let text = std::fs::read(&manifest).expect("a manifest");
-    for (what, bad) in [("nothing", &b""[..]), ("half of it", &text[..text.len() / 2]), ("nonsense", b"{\"format\":9}")] {
+    for (what, bad) in [("nothing", &b""[..]), ("half of it", &text[..text.len() / 2]), ("nonsense", b"{\"format\":9}")]
+    {
         std::fs::write(&manifest, bad).expect("written");
         let done = place.refused(&ONE);
         assert_eq!(done.code, Some(1), "{what}: {}", done.err);

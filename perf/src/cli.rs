@@ -34,6 +34,10 @@ pub enum Command {
     Scenario(Scenario),
     /// A scenario against Iris and a peer in turn (A B A B …): the ratio of their figures, with its spread.
     Compare(CompareArgs),
+    /// What one CPU and one byte of this machine carry, for `iris plan --measured`.
+    Capacity(crate::capacity::CapacityArgs),
+    /// A table of results, and a page with plots.
+    Report(crate::page::ReportArgs),
     /// The `raw` peer itself.
     #[command(hide = true)]
     RawRelay {
@@ -237,9 +241,6 @@ pub struct HoldArgs {
     /// What users prove themselves with.
     #[arg(long, default_value = "")]
     pub token: String,
-    /// The address to connect from.
-    #[arg(long)]
-    pub source: Option<SocketAddr>,
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use crate::cli::{CompareArgs, Scenario};
 use crate::peer::{Peer, script};
-use crate::report::{Fields, Headline, Report, json};
+use crate::report::{Fields, Headline, Report, json, line};
 use crate::scenario;
 use anyhow::{Context, Result, ensure};
 
@@ -49,9 +49,9 @@ fn skip(scenario: &str, peer: Peer, why: &str, as_json: bool) -> bool {
         fields.put("scenario", scenario);
         fields.put("peer", peer.name());
         fields.put("skipped", why);
-        println!("{}", json(&fields));
+        line(&json(&fields));
     } else {
-        println!("{scenario} · {} · skipped: {why}", peer.name());
+        line(&format!("{scenario} · {} · skipped: {why}", peer.name()));
     }
     true
 }
@@ -91,14 +91,14 @@ impl Rounds {
         let (our, their) = self.ours.first().zip(self.theirs.first()).context("no round was run")?;
         let compared = self.compared(our.headline)?;
         if as_json {
-            println!("{}", json(&self.fields(our, their, &compared)));
+            line(&json(&self.fields(our, their, &compared)));
             return Ok(());
         }
-        println!("{} · {} against {} · {}", our.scenario, our.peer, their.peer, json(&our.parameters));
-        println!("  {:<30} {:>14} {:>14} {:>14}", our.headline.name, "min", "median", "max");
+        line(&format!("{} · {} against {} · {}", our.scenario, our.peer, their.peer, json(&our.parameters)));
+        line(&format!("  {:<30} {:>14} {:>14} {:>14}", our.headline.name, "min", "median", "max"));
         let row = |name: &str, spread: &Spread, digits: usize| {
             let Spread { min, median, max } = spread;
-            println!("  {name:<30} {min:>14.digits$} {median:>14.digits$} {max:>14.digits$}");
+            line(&format!("  {name:<30} {min:>14.digits$} {median:>14.digits$} {max:>14.digits$}"));
         };
         row("ratio", &compared.ratio, 3);
         compared.share_of_raw.iter().for_each(|share| row("share of raw", share, 3));
@@ -129,8 +129,11 @@ impl Rounds {
 }
 
 fn values(reports: &[Report]) -> Result<Vec<f64>> {
-    let values: Option<Vec<f64>> = reports.iter().map(Report::headline_value).collect();
-    values.context("a figure is missing: is the server's --pid known?")
+    let value = |report: &Report| {
+        let why = report.faults.first.as_deref().unwrap_or("is the server's --pid known?");
+        report.headline_value().with_context(|| format!("{} gave no {}: {why}", report.peer, report.headline.name))
+    };
+    reports.iter().map(value).collect()
 }
 
 fn ratios(ours: &[f64], theirs: &[f64], headline: Headline) -> Vec<f64> {

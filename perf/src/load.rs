@@ -14,7 +14,7 @@ mod worker;
 
 pub use board::{Board, Phase, Totals};
 pub use busy::Busy;
-pub use connection::{Connection, connect, connect_later};
+pub use connection::{Connection, connect, connect_later, own_source};
 pub use crew::{Body, Crew, CrewReport, Outcome, talkers};
 pub use pacer::Pace;
 pub use visitors::{Visitor, Visits, visitors};

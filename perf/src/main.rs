@@ -1,16 +1,19 @@
 //! `iris-perf`: load generator, measurements and checker for Iris and its peers.
 //!
 //! Reading order: `body` and `ledger` (what a message carries, what is checked), `wire` (protocols), `load` (threads
-//! and their loop), `measured` (the server and the machine), `scenario` (what is run), `compare`, `report`.
+//! and their loop), `measured` (the server and the machine), `scenario` (what is run), `compare`, `report`,
+//! `capacity`, `page` (results as a table and as HTML).
 #![forbid(unsafe_code)]
 
 mod body;
+mod capacity;
 mod cli;
 mod compare;
 mod latency;
 mod ledger;
 mod load;
 mod measured;
+mod page;
 mod peer;
 mod progress;
 mod report;
@@ -45,6 +48,8 @@ fn run(command: cli::Command) -> Result<bool> {
             Ok(report.faults.is_empty())
         }
         cli::Command::Compare(args) => compare::run(&args),
+        cli::Command::Capacity(args) => capacity::run(&args),
+        cli::Command::Report(args) => page::run(&args).map(|()| true),
         cli::Command::RawRelay { listen } => peer::raw::run(listen).map(|()| true),
         cli::Command::Hold(args) => scenario::idle::hold(&args).map(|()| true),
     }

@@ -5,6 +5,7 @@ use crate::ledger::Faults;
 use crate::measured::environment;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
+use std::io::{Write, stdout};
 
 /// Named values in the order in which they were put.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -123,6 +124,7 @@ impl Report {
         let mut fields = Fields::default();
         fields.put("scenario", self.scenario);
         fields.put("peer", self.peer);
+        fields.put("headline", self.headline.name);
         fields.put("valid", self.faults.is_empty() && !self.is_saturated);
         fields.put("generator_saturated", self.is_saturated);
         fields.put_group("parameters", self.parameters.clone());
@@ -144,19 +146,24 @@ impl Report {
     /// Prints the run.
     pub fn print(&self, as_json: bool) {
         if as_json {
-            println!("{}", json(&self.fields()));
+            line(&json(&self.fields()));
             return;
         }
-        println!("{} · {} · {}", self.scenario, self.peer, inline(&self.parameters));
+        line(&format!("{} · {} · {}", self.scenario, self.peer, inline(&self.parameters)));
         print_rows(&self.figures);
         print_rows(&self.generator);
         if self.is_saturated {
-            println!("  the generator was saturated: the server could do more per second of wall time than this says");
+            line("  the generator was saturated: the server could do more per second of wall time than this says");
         }
         if let Some(first) = &self.faults.first {
-            println!("  BROKEN PROMISE: {first}\n  {}", json(&self.faults));
+            line(&format!("  BROKEN PROMISE: {first}\n  {}", json(&self.faults)));
         }
     }
+}
+
+/// Prints a line. A reader that went away (`| head`) is no failure.
+pub fn line(text: &str) {
+    let _reader_gone = writeln!(stdout(), "{text}");
 }
 
 /// One line of JSON.
@@ -164,9 +171,10 @@ pub fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-fn print_rows(fields: &Fields) {
+/// A line for each field, for people.
+pub fn print_rows(fields: &Fields) {
     for (name, field) in &fields.0 {
-        println!("  {:<40} {}", name.replace('_', " "), readable(field));
+        line(&format!("  {:<40} {}", name.replace('_', " "), readable(field)));
     }
 }
 
@@ -187,7 +195,8 @@ fn readable(field: &Field) -> String {
     }
 }
 
-fn readable_number(number: f64) -> String {
+/// With thousands apart.
+pub fn readable_number(number: f64) -> String {
     let digits = if number.abs() >= 1_000.0 || number.fract() == 0.0 { 0 } else { 2 };
     let text = format!("{number:.digits$}");
     let (whole, fraction) = text.split_once('.').map_or((text.as_str(), None), |(w, f)| (w, Some(f)));

@@ -116,6 +116,87 @@ fn logins_are_counted() {
 }
 
 #[test]
+fn an_open_loop_keeps_its_rate() {
+    for server in ["--raw".to_owned(), format!("--server {} --pid {}", fake::start(Fault::None), std::process::id())] {
+        let output = perf(&format!("relay --rate 400 --pairs 4 --seconds 1 --warm-up-ms 50 {server}"));
+        let result = result(&output);
+        assert_eq!(output.status.code(), Some(0), "{result}");
+        let delivered = number(&result["figures"]["delivered_per_second"]);
+        assert!((300.0..500.0).contains(&delivered), "{result}");
+        assert!(number(&result["generator"]["late_us"]["count"]) > 300.0, "{result}");
+        assert!(number(&result["figures"]["machine"]["loopback_bytes_per_second"]) > 0.0, "{result}");
+    }
+}
+
+#[test]
+fn many_write_to_one() {
+    let result = good("fan-in --senders 20 --window 3 --seconds 0.5 --warm-up-ms 50");
+    assert!(number(&result["figures"]["delivered_per_second"]) > 10.0, "{result}");
+    assert_eq!(number(&result["figures"]["connections"]), 21.0, "{result}");
+}
+
+#[test]
+fn visitors_get_what_waited() {
+    let flags = "--pairs 2 --rate 200 --visitors 4 --visitor-rate 100 --stay-ms 60 --away-ms 80";
+    let result = good(&format!("churn --seconds 1 --warm-up-ms 50 {flags}"));
+    let figures = &result["figures"];
+    assert!(number(&figures["logins_in_all"]) >= 8.0 && number(&figures["login_us"]["count"]) >= 4.0, "{result}");
+    assert!(number(&figures["confirmed_as_stored_in_all"]) > 5.0, "{result}");
+}
+
+#[test]
+fn slow_readers_are_compared_with_none() {
+    let result = good("slow --pairs 5 --rate 300 --percent 20 --slow-rate 50 --rounds 2 --seconds 0.5 --warm-up-ms 50");
+    assert!(
+        number(&result["figures"]["p99_ratio"]["max"]) >= number(&result["figures"]["p99_ratio_median"]),
+        "{result}"
+    );
+    assert!(number(&result["figures"]["sent_to_slow_readers"]) > 10.0, "{result}");
+    assert_eq!(number(&result["parameters"]["slow_readers"]), 2.0);
+}
+
+#[test]
+fn a_day_in_miniature() {
+    let result = good("mixed --users 60 --day-seconds 2 --messages-per-day 60");
+    assert!(number(&result["figures"]["server_cpu_us_per_user_day"]) > 0.0, "{result}");
+    assert_eq!(number(&result["parameters"]["idle"]), 51.0, "{result}");
+}
+
+#[test]
+fn load_rises_until_it_is_enough() {
+    let flags = "--pairs 4 --from 100 --to 300 --objective-ms 200 --seconds 0.5 --warm-up-ms 50";
+    let result = good(&format!("saturate {flags}"));
+    let figures = &result["figures"];
+    assert_eq!(number(&figures["sustained_per_second"]), 300.0, "{result}");
+    assert!(figures["steps"].as_array().is_some_and(|steps| steps.len() >= 5), "{result}");
+    assert!(figures["utilisation"]["cpu"]["band"].is_string() && figures["bound_by"].is_string(), "{result}");
+}
+
+/// Each peer that is installed here, in each scenario that it has; the others say that they were skipped.
+#[test]
+fn peers_are_driven_by_the_same_loops() {
+    let (address, pid) = (fake::start(Fault::None), std::process::id());
+    let scenarios = [
+        ("nats", "relay --pairs 2 --warm-up-ms 50 --no-limit"),
+        ("nats", "fan-in --senders 3 --warm-up-ms 50"),
+        ("nats", "login --concurrency 4 --warm-up-ms 50"),
+        ("jetstream-always", "stored --senders 3 --window 2 --warm-up-ms 50"),
+        ("mosquitto-qos0", "relay --pairs 2 --window 3 --warm-up-ms 50 --no-limit"),
+        ("mosquitto-qos1", "relay --pairs 2 --gated --warm-up-ms 50 --no-limit"),
+        ("ejabberd", "relay --pairs 2 --warm-up-ms 50 --no-limit"),
+        ("redis-streams", "stored --senders 3 --window 2 --warm-up-ms 50"),
+    ];
+    for (peer, scenario) in scenarios {
+        let ours = format!("--server {address} --pid {pid}");
+        let output = perf(&format!("compare {scenario} --seconds 0.3 --rounds 1 --peer {peer} {ours}"));
+        let result = result(&output);
+        assert_eq!(output.status.code(), Some(0), "{peer}: {result}");
+        let is_skipped = result["skipped"].as_str().is_some_and(|why| why.contains("not installed"));
+        assert!(is_skipped || number(&result["ratio"]["median"]) > 0.0, "{peer}: {result}");
+    }
+}
+
+#[test]
 fn compare_prints_the_ratio_with_its_spread() {
     let (address, pid) = (fake::start(Fault::None), std::process::id());
     let flags = "--pairs 2 --seconds 0.3 --warm-up-ms 50 --rounds 2 --peer raw";

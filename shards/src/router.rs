@@ -133,9 +133,7 @@ impl Router {
             pair.undelivered = pair.undelivered.max(Some(newest));
             pair.lose_grant();
         }
-        for sequence in to.sequence.0..=last.0 {
-            pair.answer(Sequence(sequence), Answer::Confirmed(Level::Stored { copies }));
-        }
+        pair.answer((to.sequence, last), Answer::Confirmed(Level::Stored { copies }));
         pair.settle(edge, me);
     }
 
@@ -148,18 +146,13 @@ impl Router {
         grant: Option<(MessageId, Grant)>,
     ) {
         let session = me.login.at.session;
-        let late = |edge: &mut Edge<'_>, sequence| {
-            let run = (Sequence(sequence), Sequence(sequence));
-            edge.out.push(Action::Confirm { session, level: Level::Delivered, run });
-        };
         let Some(pair) = self.pair_mut(to.pair) else {
-            (to.sequence.0..=last.0).for_each(|sequence| late(edge, sequence));
-            return;
+            return edge.out.push(Action::Confirm { session, level: Level::Delivered, run: (to.sequence, last) });
         };
-        for sequence in to.sequence.0..=last.0 {
-            if !pair.answer(Sequence(sequence), Answer::Confirmed(Level::Delivered)) {
-                late(edge, sequence);
-            }
+        let unanswered = pair.answer((to.sequence, last), Answer::Confirmed(Level::Delivered));
+        if to.sequence < unanswered {
+            let run = (to.sequence, Sequence(unanswered.0 - 1));
+            edge.out.push(Action::Confirm { session, level: Level::Delivered, run });
         }
         // A core may not know yet that the recipient's edge is lost: from here nobody would tell a second time.
         if let Some((up_to, grant)) = grant.filter(|(_, grant)| edge.is_reachable(grant.login.at.node)) {
@@ -171,7 +164,7 @@ impl Router {
     /// A core did not take a message.
     pub fn on_refused(&mut self, edge: &mut Edge<'_>, me: &mut Identity, to: ReturnAddress, refusal: Refusal) {
         let Some(pair) = self.pair_mut(to.pair) else { return };
-        pair.answer(to.sequence, Answer::Refused(refusal));
+        pair.answer((to.sequence, to.sequence), Answer::Refused(refusal));
         pair.settle(edge, me);
     }
 
@@ -369,17 +362,20 @@ impl Pair {
         core
     }
 
-    /// Notes what became of a message. False if it had its first confirmation before.
-    fn answer(&mut self, sequence: Sequence, answer: Answer) -> bool {
-        let Ok(at) = self.position(sequence) else { return false };
-        let sent = &mut self.queue[at];
-        match sent.state {
-            State::Out => self.outstanding -= 1,
-            State::Answered(Answer::Confirmed(Level::Delivered) | Answer::Refused(_)) => return true,
-            State::Held | State::Bounced | State::Answered(Answer::Confirmed(_)) => {}
+    /// Notes what became of a run of messages. Returns the first that had no confirmation before; those below it had.
+    fn answer(&mut self, (first, last): (Sequence, Sequence), answer: Answer) -> Sequence {
+        let at = self.position(first).unwrap_or_else(|at| at);
+        let behind = Sequence(last.0 + 1);
+        let unanswered = self.queue.get(at).map_or(behind, |sent| sent.sequence.min(behind));
+        for sent in self.queue.range_mut(at..).take_while(|sent| sent.sequence <= last) {
+            match sent.state {
+                State::Out => self.outstanding -= 1,
+                State::Answered(Answer::Confirmed(Level::Delivered) | Answer::Refused(_)) => continue,
+                State::Held | State::Bounced | State::Answered(Answer::Confirmed(_)) => {}
+            }
+            sent.state = State::Answered(answer);
         }
-        sent.state = State::Answered(answer);
-        true
+        unanswered
     }
 
     fn on_grant(&mut self, up_to: MessageId, grant: Grant) {
@@ -460,7 +456,8 @@ impl Pair {
                 }
                 break;
             };
-            let Some(sent) = self.queue.remove(at) else { break };
+            let taken = if at == 0 { self.queue.pop_front() } else { self.queue.remove(at) };
+            let Some(sent) = taken else { break };
             me.window.release(edge, sent.body.len());
             match (answer, &mut run) {
                 (Answer::Confirmed(level), Some((same, _, last)))

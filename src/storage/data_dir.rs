@@ -13,7 +13,7 @@ use iris_shards::log::LogConfig;
 use serde::{Deserialize, Serialize};
 
 use super::disk_thread::{self, Job};
-use super::segment::{failed, sync_dir};
+use super::segment::{self, failed, sync_dir};
 use super::{StorageError, redistribute};
 
 /// The format that this version writes.
@@ -65,6 +65,7 @@ impl DataDir {
         let lock = lock(dir)?;
         let mut manifest = match read_manifest(dir)? {
             Some(manifest) => manifest,
+            None if has_segments(dir)? => return Err(StorageError::NoManifest { path: dir.join("manifest.json") }),
             None => first_manifest(options)?,
         };
         manifest = raise_body_bytes(dir, manifest, options)?;
@@ -148,6 +149,25 @@ fn read_manifest(dir: &Path) -> Result<Option<Manifest>, StorageError> {
         return Err(StorageError::Format { path, found, known: FORMAT });
     }
     serde_json::from_str(&text).map(Some).map_err(bad)
+}
+
+/// Whether messages are there without a manifest; a first start that was interrupted leaves empty logs only.
+fn has_segments(dir: &Path) -> Result<bool, StorageError> {
+    let is_generation =
+        |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("generation-"));
+    for generation in folders(dir)?.iter().filter(is_generation) {
+        for log in folders(generation)? {
+            if !segment::list(&log)?.is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn folders(dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
+    let entries = std::fs::read_dir(dir).map_err(failed("read the directory", dir))?;
+    Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect())
 }
 
 fn first_manifest(options: &StorageOptions) -> Result<Manifest, StorageError> {

@@ -119,6 +119,12 @@ pub enum StorageError {
         /// What is wrong with it.
         cause: serde_json::Error,
     },
+    /// There are logs, and nothing says how to read them.
+    #[error("{path} is missing, and without it the messages beside it cannot be read: bring it back, or move them away")]
+    NoManifest {
+        /// The manifest.
+        path: PathBuf,
+    },
     /// Written by another version.
     #[error("{path} has format {found}, this version reads {known}: run the version that wrote it")]
     Format {

@@ -163,7 +163,16 @@ impl Wire {
     }
 
     pub fn try_connect(address: &str) -> std::io::Result<Wire> {
-        let stream = TcpStream::connect(address)?;
+        let deadline = Instant::now() + PATIENCE;
+        let stream = loop {
+            match TcpStream::connect(address) {
+                // Other programs on this machine may have all ports for a moment.
+                Err(error) if error.kind() == ErrorKind::AddrNotAvailable && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                connected => break connected?,
+            }
+        };
         stream.set_nodelay(true)?;
         // A server that takes nothing must not hold up a test for ever.
         stream.set_write_timeout(Some(PATIENCE))?;

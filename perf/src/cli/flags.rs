@@ -252,6 +252,12 @@ pub struct SaturateArgs {
     /// Messages per second of the first step.
     #[arg(long, default_value_t = 2_000.0, value_parser = rate)]
     pub from: f64,
+    /// No more than this is tried.
+    #[arg(long, default_value_t = 1e8, value_parser = rate)]
+    pub to: f64,
+    /// Time before each step is measured, ms: pairs earn their direct path.
+    #[arg(long, default_value_t = 1_200)]
+    pub warm_up_ms: u64,
     /// The p99 that a sustained load keeps, ms.
     #[arg(long, default_value_t = 10.0, value_parser = rate)]
     pub objective_ms: f64,

@@ -4,7 +4,8 @@
 use anyhow::{Context, Result};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -31,9 +32,25 @@ fn is_under_way(error: &io::Error) -> bool {
     error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
 }
 
+/// Ports below those that the kernel hands out (32,768 and up). A socket that is bound to one of the latter keeps it from
+/// everybody else's connect(2) for a minute after its end, and a storm would take them all.
+const OWN_PORTS: Range<u64> = 10_000..32_000;
+
+/// An address of one's own for the connection `turn` of `thread`, where the server is on this machine and its ports might run
+/// out: another for each process and thread, a new port each time.
+pub fn own_source(server: SocketAddr, thread: usize, turn: u64) -> Option<SocketAddr> {
+    let is_local = matches!(server.ip(), IpAddr::V4(address) if address.is_loopback());
+    let ports = OWN_PORTS.end - OWN_PORTS.start;
+    let process = (std::process::id() % 250) as u8;
+    let address = Ipv4Addr::new(127, process + 2, (thread % 250) as u8, (turn / ports % 250) as u8 + 1);
+    let port = (OWN_PORTS.start + turn % ports) as u16;
+    is_local.then(|| SocketAddr::from((address, port)))
+}
+
 fn socket(server: SocketAddr, source: Option<SocketAddr>) -> Result<Socket> {
     let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
     if let Some(source) = source {
+        socket.set_reuse_address(true)?;
         socket.bind(&source.into()).with_context(|| format!("cannot connect from {source}"))?;
     }
     socket.set_tcp_nodelay(true)?;
@@ -142,6 +159,15 @@ mod tests {
         let whole = bytes.len() / 3 * 3;
         seen.extend_from_slice(&bytes[..whole]);
         Ok(whole)
+    }
+
+    #[test]
+    fn sources_do_not_repeat() {
+        let local: SocketAddr = "127.0.0.1:7".parse().expect("an address");
+        let all: std::collections::HashSet<_> =
+            (0..50_000).flat_map(|turn| [own_source(local, 0, turn), own_source(local, 1, turn)]).collect();
+        assert_eq!(all.len(), 100_000);
+        assert_eq!(own_source("192.0.2.1:7".parse().expect("an address"), 0, 0), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! CPU, context switches and memory of a process, from `/proc`.
 //!
 //! CPU time is the sum of its threads' `schedstat` (ns, kernel threads of io_uring included); the split into user and
-//! system time follows `stat`, which counts in ticks of 10 ms. Time of threads that ended between two readings is lost.
+//! system time follows `stat`, which counts in ticks of 10 ms.
 
 use crate::report::Fields;
 use anyhow::{Context, Result};
@@ -13,10 +13,14 @@ use std::time::Duration;
 const NS_PER_TICK: u64 = 10_000_000;
 
 /// What a process has used since it started.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Usage {
-    /// User and system time, ns.
-    pub cpu_ns: u64,
+    /// User and system time of all threads, ns.
+    cpu_ns: u64,
+    /// Of the thread with the most, ns: a server of one thread is full long before the machine is.
+    busiest_ns: u64,
+    /// Of each thread, ns.
+    threads: HashMap<OsString, u64>,
     /// User time, ns, in ticks.
     user_ns: u64,
     /// System time, ns, in ticks.
@@ -39,21 +43,24 @@ impl Usage {
             let of = |file: &str| fs::read_to_string(thread.path().join(file)).unwrap_or_default();
             let (schedstat, status) = (of("schedstat"), of("status"));
             let mut figures = schedstat.split_whitespace().map(|field| field.parse().unwrap_or(0));
-            usage.cpu_ns += figures.next().unwrap_or(0);
+            usage.threads.insert(thread.file_name(), figures.next().unwrap_or(0));
             usage.waited_ns += figures.next().unwrap_or(0);
             usage.voluntary += status_field(&status, "voluntary_ctxt_switches").unwrap_or(0);
             usage.involuntary += status_field(&status, "nonvoluntary_ctxt_switches").unwrap_or(0);
         }
-        if usage.cpu_ns == 0 {
-            usage.cpu_ns = usage.user_ns + usage.system_ns;
-        }
         Ok(usage)
     }
 
-    /// What was used since `before`.
+    /// What was used since `before`. Of threads that have ended since then nothing counts, unless the ticks know better.
     pub fn since(self, before: Self) -> Self {
+        let of_thread = |(thread, ns): (&OsString, &u64)| ns.saturating_sub(*before.threads.get(thread).unwrap_or(&0));
+        let used: Vec<u64> = self.threads.iter().map(of_thread).collect();
+        let ticks_ns = (self.user_ns + self.system_ns).saturating_sub(before.user_ns + before.system_ns);
+        let by_ticks_ns = ticks_ns.saturating_sub(2 * NS_PER_TICK);
         Self {
-            cpu_ns: self.cpu_ns.saturating_sub(before.cpu_ns),
+            cpu_ns: used.iter().sum::<u64>().max(by_ticks_ns),
+            busiest_ns: used.iter().copied().max().unwrap_or(0),
+            threads: HashMap::new(),
             user_ns: self.user_ns.saturating_sub(before.user_ns),
             system_ns: self.system_ns.saturating_sub(before.system_ns),
             waited_ns: self.waited_ns.saturating_sub(before.waited_ns),
@@ -62,7 +69,7 @@ impl Usage {
         }
     }
 
-    /// CPU time, s.
+    /// CPU time of a difference, s.
     pub fn cpu_seconds(&self) -> f64 {
         self.cpu_ns as f64 / 1e9
     }
@@ -71,32 +78,12 @@ impl Usage {
     pub fn fields(&self) -> Fields {
         let mut fields = Fields::default();
         fields.put_number("server_cpu_seconds", self.cpu_seconds());
+        fields.put_number("server_busiest_thread_seconds", self.busiest_ns as f64 / 1e9);
         fields.put_number("server_user_share", self.user_ns as f64 / (self.user_ns + self.system_ns).max(1) as f64);
         fields.put_number("server_waited_for_cpu_seconds", self.waited_ns as f64 / 1e9);
         fields.put("server_switches_voluntary", self.voluntary);
         fields.put("server_switches_involuntary", self.involuntary);
         fields
-    }
-}
-
-/// CPU time of each thread of a process, ns: a server of one thread is full long before the machine is.
-pub struct BusyThreads(HashMap<OsString, u64>);
-
-impl BusyThreads {
-    /// Reads it now; nothing, if the process is gone.
-    pub fn of(pid: u32) -> Self {
-        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        let cpu_ns = |thread: fs::DirEntry| {
-            let schedstat = fs::read_to_string(thread.path().join("schedstat")).ok()?;
-            Some((thread.file_name(), schedstat.split_whitespace().next()?.parse().ok()?))
-        };
-        Self(threads.filter_map(cpu_ns).collect())
-    }
-
-    /// The largest share of a CPU that a thread had since `before`.
-    pub fn busiest_since(&self, before: &Self, wall: Duration) -> f64 {
-        let used = self.0.iter().map(|(thread, ns)| ns.saturating_sub(*before.0.get(thread).unwrap_or(&0)));
-        used.max().unwrap_or(0) as f64 / 1e9 / wall.as_secs_f64()
     }
 }
 

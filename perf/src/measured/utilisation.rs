@@ -73,7 +73,7 @@ impl Utilisation {
         let bits = machine("loopback_bytes_per_second").map(|bytes| bytes * 8.0);
         Self {
             cpu: figures.number("server_cpu_seconds").map(|seconds| seconds / wall / cpus.max(1) as f64),
-            busiest_thread: machine("server_busiest_thread_percent").map(|percent| percent / 100.0),
+            busiest_thread: figures.number("server_busiest_thread_seconds").map(|seconds| seconds / wall),
             memory: machine("memory_percent").map(|percent| percent / 100.0),
             nic: bits.zip(nic_gbit).map(|(bits, gbit)| bits / (gbit * 1e9)),
             disk: machine("disk_percent").map(|percent| percent / 100.0),

@@ -7,7 +7,7 @@ use crate::ledger::Faults;
 use crate::load::{Crew, CrewReport, Phase, Totals};
 use crate::measured::Server;
 use crate::measured::machine::Machine;
-use crate::measured::process::{BusyThreads, Usage};
+use crate::measured::process::Usage;
 use crate::progress::Progress;
 use crate::report::Fields;
 use anyhow::Result;
@@ -109,21 +109,16 @@ impl<'a> Course<'a> {
         let mut progress = Progress::new();
         let (pid, disk, duration) = (self.server.pid, self.server.disk(), self.args.duration());
         crew.advance(Phase::Measure);
-        let (machine, threads) = (Machine::now(disk), pid.map(BusyThreads::of));
+        let machine = Machine::now(disk);
         let (start, usage_before, before) = (Instant::now(), read_usage(pid)?, crew.totals());
         while start.elapsed() < duration && !crew.has_failed() {
             let left = duration.saturating_sub(start.elapsed());
-            progress.show(&format!("measuring, {} s left", left.as_secs()));
+            let done = 1.0 - left.as_secs_f64() / duration.as_secs_f64();
+            progress.bar(&format!("measuring, {} s left", left.as_secs()), done);
             thread::sleep(left.min(Duration::from_millis(200)));
         }
         let (wall, usage_after, after) = (start.elapsed(), read_usage(pid)?, crew.totals());
-        let mut machine = Machine::now(disk).since(&machine, wall);
-        if let (Some(pid), Some(threads)) = (pid, threads) {
-            machine.put_number(
-                "server_busiest_thread_percent",
-                BusyThreads::of(pid).busiest_since(&threads, wall) * 100.0,
-            );
-        }
+        let machine = Machine::now(disk).since(&machine, wall);
         Ok(Measured {
             wall,
             usage: usage_after.zip(usage_before).map(|(after, before)| after.since(before)),

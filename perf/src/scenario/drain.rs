@@ -68,7 +68,8 @@ fn fill(args: &DrainArgs, server: &Server, figures: &mut Fields) -> Result<Fault
     crew.wait_ready(LOGIN_LIMIT)?;
     crew.advance(Phase::Warm);
     let is_done = crew.wait(FILL_LIMIT, |totals| {
-        progress.show(&format!("filling, {} of {} stored", totals.confirmed, args.messages));
+        let done = totals.confirmed as f64 / args.messages as f64;
+        progress.bar(&format!("filling, {} of {} stored", totals.confirmed, args.messages), done);
         totals.confirmed >= args.messages
     });
     let faults = crew.finish()?.harvest.faults;
@@ -105,7 +106,8 @@ fn drain_beside_a_pair(args: &DrainArgs, server: &Server, figures: &mut Fields) 
     let mut progress = Progress::new();
     let limit = Duration::from_secs(args.limit_seconds);
     crew.wait(limit, |totals| {
-        progress.show(&format!("draining, {} of {}", totals.delivered, args.messages));
+        let done = totals.delivered as f64 / args.messages as f64;
+        progress.bar(&format!("draining, {} of {}", totals.delivered, args.messages), done);
         totals.delivered >= args.messages
     });
     let (seconds, usage) = (start.elapsed().as_secs_f64(), Usage::of(pid)?.since(usage));

@@ -4,7 +4,7 @@
 use super::LOGIN_LIMIT;
 use crate::body::HEAD_BYTES;
 use crate::cli::{HoldArgs, IdleArgs, TargetArgs};
-use crate::load::connect;
+use crate::load::{connect, own_source};
 use crate::measured::process::{Memory, Usage, socket_bytes};
 use crate::measured::{Server, cpus};
 use crate::progress::Progress;
@@ -13,7 +13,7 @@ use crate::wire::{Incoming, Spoken, Wire};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Resource, getrlimit};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write, stdin};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,8 +22,6 @@ use std::time::{Duration, Instant};
 const HEADLINE: Headline = Headline { name: "rss_bytes_per_connection", is_more_better: false };
 /// Connections of one holder at most, whatever files are allowed.
 const HOLD_MAX: u64 = 5_000;
-/// Holders that connect from the machine's usual address, which has some 28,000 ports.
-const USUAL_ADDRESS_HOLDERS: usize = 4;
 /// Files that a holder needs for itself.
 const OWN_FILES: u64 = 64;
 /// Logins that a holder has under way at a time.
@@ -113,9 +111,6 @@ pub fn hold_all(target: &TargetArgs, connections: u32, server: &Server) -> Resul
         command.args(["hold", "--server", &server.address.to_string(), "--token", &target.token]);
         command.args(["--peer", target.peer().name()]);
         command.args(["--connections", &connections.to_string(), "--prefix", &format!("{prefix}h{index}-")]);
-        if let Some(source) = source(server.address, index) {
-            command.args(["--source", &source.to_string()]);
-        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = cpus::started_on(&target.cpus()?.generator, || Ok(command.spawn()?))?;
         let output = BufReader::new(child.stdout.take().context("standard output is piped")?);
@@ -124,14 +119,6 @@ pub fn hold_all(target: &TargetArgs, connections: u32, server: &Server) -> Resul
         holders.push(holder);
     }
     Ok(holders)
-}
-
-/// On one machine the later holders have addresses of their own, so that ports do not run out. The earlier ones do not:
-/// binding to a free port is slow (ms) while a former run's ports are in TIME_WAIT.
-fn source(server: SocketAddr, holder: usize) -> Option<SocketAddr> {
-    let is_local = matches!(server.ip(), IpAddr::V4(address) if address.is_loopback());
-    let own = Ipv4Addr::new(127, 1, (std::process::id() % 256) as u8, (holder % 250) as u8 + 1);
-    (is_local && holder >= USUAL_ADDRESS_HOLDERS).then(|| SocketAddr::from((own, 0)))
 }
 
 impl Holder {
@@ -175,7 +162,7 @@ pub fn hold(args: &HoldArgs) -> Result<()> {
 }
 
 fn say_hello(args: &HoldArgs, index: u32) -> Result<(TcpStream, Spoken)> {
-    let mut stream = connect(args.server, args.source)?;
+    let mut stream = connect(args.server, own_source(args.server, 0, index.into()))?;
     let (mut wire, mut out) = (args.peer.wire(HEAD_BYTES, false), Vec::new());
     wire.login(&format!("{}{index}", args.prefix), args.token.as_bytes(), &mut out);
     stream.write_all(&out)?;

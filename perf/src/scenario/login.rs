@@ -4,7 +4,7 @@ use super::course::{Course, Settled};
 use crate::body::HEAD_BYTES;
 use crate::cli::{CourseArgs, LoginArgs};
 use crate::ledger::Harvest;
-use crate::load::{Board, Body, Busy, Crew, Outcome, Phase, connect_later};
+use crate::load::{Board, Body, Busy, Crew, Outcome, Phase, connect_later, own_source};
 use crate::peer::Peer;
 use crate::report::{Fields, Headline, Report};
 use crate::wire::{Incoming, Spoken, Wire};
@@ -13,14 +13,12 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 /// Logins per second of the server's CPU.
 const HEADLINE: Headline = Headline { name: "logins_per_cpu_second", is_more_better: true };
 const IDLE: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
-/// Logins from one address before the next is used: closed connections keep their ports for a minute.
-const LOGINS_PER_ADDRESS: u64 = 1_000;
 /// Names of users that one place uses in turn.
 const NAMES: u64 = 64;
 
@@ -34,7 +32,7 @@ pub fn run(args: &LoginArgs) -> Result<Report> {
         let places = (args.concurrency as usize / threads).max(1);
         let names = format!("{prefix}l{thread}-");
         let (peer, token) = (args.target.peer(), args.target.token.clone());
-        let storm = Storm::new(Goal { server: server.address, peer, names, token }, places)?;
+        let storm = Storm::new(Goal { server: server.address, thread, peer, names, token }, places)?;
         let board = board.clone();
         Ok(Box::new(move || storm.run(&board, thread)))
     };
@@ -67,6 +65,7 @@ pub fn run(args: &LoginArgs) -> Result<Report> {
 /// Where to log in, and as whom.
 struct Goal {
     server: SocketAddr,
+    thread: usize,
     peer: Peer,
     names: String,
     token: String,
@@ -136,7 +135,7 @@ impl Storm {
 
     fn begin(&mut self, place: usize, board: &Board) -> Result<()> {
         let started_ns = board.now_ns();
-        let stream = connect_later(self.goal.server, source(self.goal.server, self.begun / LOGINS_PER_ADDRESS))?;
+        let stream = connect_later(self.goal.server, own_source(self.goal.server, self.goal.thread, self.begun))?;
         self.begun += 1;
         let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         epoll::add(&self.epoll, &stream, epoll::EventData::new_u64(place as u64), flags)?;
@@ -195,10 +194,4 @@ impl Attempt {
         self.stream.write_all(&answer)?;
         heard.unwrap_or(Ok(false))
     }
-}
-
-/// On one machine many addresses, so that ports in TIME_WAIT do not run out.
-fn source(server: SocketAddr, turn: u64) -> Option<SocketAddr> {
-    let is_local = matches!(server.ip(), IpAddr::V4(address) if address.is_loopback());
-    is_local.then(|| SocketAddr::from((Ipv4Addr::new(127, 0, 2, (turn % 250) as u8 + 1), 0)))
 }

@@ -211,11 +211,13 @@ impl World {
         }
     }
 
+    /// What was not acknowledged waits, and its senders hear so before they hear of anything later.
     fn on_end(&mut self, user: &str) {
-        if let Some(session) = self.sessions.remove(user) {
-            let inbox = self.inboxes.entry(user.to_owned()).or_default();
-            inbox.extend(session.unacknowledged.into_iter().map(|(_, message)| message));
-        }
+        let Some(session) = self.sessions.remove(user) else { return };
+        let waiting: Vec<Message> = session.unacknowledged.into_iter().map(|(_, message)| message).collect();
+        waiting.iter().for_each(|message| self.confirm(message, LEVEL_STORED));
+        self.inboxes.entry(user.to_owned()).or_default().extend(waiting);
+        self.flush();
     }
 }
 

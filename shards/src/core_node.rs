@@ -100,7 +100,8 @@ impl CoreNode {
             }
             ToCore::PhaseGrown { user, login, phase } => {
                 if let Some((_, mailbox)) = self.mailboxes.find(&user) {
-                    mailbox.presence.on_phase(login, phase);
+                    let granted_from_ms = turn.now.mono_ms + self.shard.config.limits.grant_pause_ms;
+                    mailbox.presence.on_phase(login, phase, granted_from_ms);
                 }
             }
             ToCore::Lookup { user, asker, watch } => {

@@ -73,7 +73,7 @@ pub struct CoreLimits {
     pub page_bytes: u32,
     /// An entry of a present recipient is logged when it is this old, in ms (rule 1).
     pub log_delay_ms: u64,
-    /// Bytes of bodies per executor that wait for `log_delay_ms`. Reached: the oldest inboxes are logged at once.
+    /// Bytes of bodies per executor that wait for `log_delay_ms`. Reached: an inbox that grows is logged at once.
     pub unlogged_bytes_max: u64,
     /// Bytes of bodies per executor that wait for the disk. Reached: refused with `busy`.
     pub unflushed_bytes_max: u64,
@@ -81,6 +81,9 @@ pub struct CoreLimits {
     pub tombstone_keep_ms: u64,
     /// Remembered taken messages per executor. Reached: the oldest are forgotten.
     pub tombstones_max: usize,
+    /// A recipient that let direct messages wait (rule 17) is not granted again for this time, in ms: until it is, its
+    /// senders hear `stored` within `log_delay_ms` and need not wait for a bounce.
+    pub grant_pause_ms: u64,
     /// Watchers per user. Reached: answered `unknown`.
     pub watchers_max: usize,
     /// Users without session, messages and tombstones that an executor remembers (for `last_seen`). Reached: some are
@@ -107,6 +110,7 @@ impl Default for CoreLimits {
             unflushed_bytes_max: 64 << 20,
             tombstone_keep_ms: 120_000,
             tombstones_max: 65_536,
+            grant_pause_ms: 10_000,
             watchers_max: 1_024,
             absent_users_max: 1_000_000,
             lease_ms: 15_000,

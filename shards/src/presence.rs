@@ -24,6 +24,8 @@ pub struct Presence {
     phase: Phase,
     online: bool,
     drains: bool,
+    /// No grants before this moment, in monotonic ms.
+    granted_from_ms: u64,
     /// When the user was last seen to leave, in ms since the Unix epoch; 0 if never.
     pub last_seen: u64,
 }
@@ -64,10 +66,11 @@ impl Presence {
         self.drains = false;
     }
 
-    /// The phase of a session has grown.
-    pub fn on_phase(&mut self, login: Login, phase: Phase) {
+    /// The phase of a session has grown: it let direct messages wait, and is not granted before `granted_from_ms`.
+    pub fn on_phase(&mut self, login: Login, phase: Phase, granted_from_ms: u64) {
         if self.online && self.highest == Some(login) {
             self.phase = self.phase.max(phase);
+            self.granted_from_ms = granted_from_ms;
         }
     }
 
@@ -87,8 +90,8 @@ impl Presence {
     }
 
     /// What lets an edge send straight to that session.
-    pub fn grant(&self) -> Option<Grant> {
-        self.login().map(|login| Grant { login, phase: self.phase })
+    pub fn grant(&self, now_ms: u64) -> Option<Grant> {
+        self.login().filter(|_| now_ms >= self.granted_from_ms).map(|login| Grant { login, phase: self.phase })
     }
 }
 
@@ -116,10 +119,10 @@ mod tests {
     fn a_phase_never_shrinks_within_a_login() {
         let mut presence = Presence::default();
         presence.on_register(login(5), Phase(0), true);
-        presence.on_phase(login(5), Phase(3));
+        presence.on_phase(login(5), Phase(3), 0);
         assert_eq!(presence.on_register(login(5), Phase(2), true), Registered::Again);
-        assert_eq!(presence.grant().map(|grant| grant.phase), Some(Phase(3)));
+        assert_eq!(presence.grant(0).map(|grant| grant.phase), Some(Phase(3)));
         presence.on_register(login(6), Phase(0), true);
-        assert_eq!(presence.grant().map(|grant| grant.phase), Some(Phase(0)));
+        assert_eq!(presence.grant(0).map(|grant| grant.phase), Some(Phase(0)));
     }
 }

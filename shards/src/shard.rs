@@ -242,7 +242,7 @@ impl Shard {
         origin: ReturnAddress,
     ) {
         if mutant::is(Mutant::CoreForwardsWithoutInbox)
-            && let Some(to) = mailbox.presence.grant()
+            && let Some(to) = mailbox.presence.grant(turn.now.mono_ms)
         {
             return turn.to_edge(to.login.at, ToEdge::Direct { to, messages: vec![message], origin });
         }
@@ -254,7 +254,7 @@ impl Shard {
         let key = (message.key.id, sender);
         if self.tombstones.contains(id, key) {
             self.counts.repeated += 1;
-            let grant = self.grant(mailbox, key, origin);
+            let grant = self.grant(turn.now, mailbox, key, origin);
             turn.to_edge(origin.login.at, ToEdge::Delivered { to: origin, last: origin.sequence, grant });
             return self.senders.release(sender);
         }
@@ -353,7 +353,7 @@ impl Shard {
 
     fn flush_delivered(&mut self, turn: &mut Turn<'_>, mailbox: &Mailbox, run: Run) {
         if let Some((to, last, newest, _)) = run.0 {
-            let grant = self.grant(mailbox, newest, to);
+            let grant = self.grant(turn.now, mailbox, newest, to);
             turn.to_edge(to.login.at, ToEdge::Delivered { to, last, grant });
         }
     }
@@ -451,8 +451,14 @@ impl Shard {
 
     /// A grant for this sender, if nothing older of it is here or can be elsewhere, and nothing of a session or
     /// pair before (a refused message that is sent again has a lower id than what those have stored; rule 4).
-    fn grant(&self, mailbox: &Mailbox, (id, sender): EntryKey, to: ReturnAddress) -> Option<Box<(MessageId, Grant)>> {
-        let grant = mailbox.presence.grant()?;
+    fn grant(
+        &self,
+        now: Now,
+        mailbox: &Mailbox,
+        (id, sender): EntryKey,
+        to: ReturnAddress,
+    ) -> Option<Box<(MessageId, Grant)>> {
+        let grant = mailbox.presence.grant(now.mono_ms)?;
         if !mutant::is(Mutant::DirectWheneverLocationIsKnown) {
             let in_step = self.complete && self.peers.values().all(|peer| peer.is_up() && peer.is_synced(mailbox.slot));
             let ours =

@@ -233,6 +233,7 @@ impl Check<'_> {
                 u64::MAX >> 16,
             ),
             tombstones_max: self.within_usize("node.core.tombstones_max", core.tombstones_max, 1, u32::MAX.into()),
+            grant_pause_ms: self.within("node.core.grant_pause_ms", core.grant_pause_ms, 0, HOUR_MS),
             watchers_max: self.within_usize("node.core.watchers_max", core.watchers_max, 0, MIB),
             absent_users_max: self.within_usize(
                 "node.core.absent_users_max",

@@ -100,6 +100,7 @@ group!("core" Core CorePart {
     unlogged_bytes_max: u64,
     unflushed_bytes_max: u64,
     tombstones_max: u64,
+    grant_pause_ms: u64,
     watchers_max: u64,
     absent_users_max: u64,
     retry_ms: u64,

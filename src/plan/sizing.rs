@@ -184,7 +184,7 @@ fn by_density(inputs: &Inputs) -> (Counts, Layer, Layer) {
     let (demand, fleet) = (&inputs.demand, &inputs.fleet);
     let counts = Counts::by_density(demand, fleet);
     let given =
-        |resource, unit, needed, available| Need { resource, unit, needed, available, target: 1.0, moves: true };
+        |resource, unit, needed, available| Need { resource, unit, needed, available, target: 1.0, moves: false };
     let connections = counts.concurrent_users as f64;
     let edge_needs = [
         given("connections", "connections", connections, fleet.connections_per_edge as f64),
@@ -198,7 +198,7 @@ fn by_density(inputs: &Inputs) -> (Counts, Layer, Layer) {
         },
     ];
     let users = demand.dau as f64 * fleet.replicas as f64;
-    let core_needs = [Need { moves: false, ..given("users", "users", users, fleet.users_per_shard as f64) }];
+    let core_needs = [given("users", "users", users, fleet.users_per_shard as f64)];
     let mut edge = layer("edge", counts.edge_nodes, (counts.edges_of_a_region(), fleet.may_fail), &edge_needs);
     let mut core = layer("core", counts.core_nodes, (fleet.replicas, inputs.replicas_may_fail()), &core_needs);
     decide(&mut edge, 0);
@@ -393,7 +393,11 @@ fn assumptions(inputs: &Inputs, measured: Option<&Measured>) -> Vec<String> {
             "a user sends {} messages of {} bytes and logs in {} times a day; the busiest second is {} times the mean",
             demand.messages_per_user_day, demand.body_bytes, demand.logins_per_user_day, demand.peak_factor
         ),
-        format!("{} of the messages wait, {} days on average", demand.stored, demand.retention_days),
+        format!(
+            "{} of the messages wait for their recipient, {} hours on average",
+            demand.stored,
+            demand.retention_days * 24.0
+        ),
         format!("a shard is on {} nodes; a region has at most {} edges", fleet.replicas, fleet.edges_per_region),
         format!("an edge costs ${} and a core node ${} a month", fleet.edge.price, fleet.core.price),
         "regions, shards and users are alike; load is spread evenly over the nodes of a layer".into(),
@@ -425,6 +429,7 @@ fn measured_assumptions(measured: &Measured, targets: &super::Targets, replicas:
         "relay is paid at the edges: sender's and recipient's side were measured together, on one node; what links between \
          nodes add is not known yet"
             .into(),
+        "logins and presence are paid at the edges: both halves of a login were measured together".into(),
         format!("{replicas} copies are stored by {replicas} nodes, each at the measured cost of one"),
         format!("a message has {ENVELOPE_BYTES} bytes of frames, TCP, IP and Ethernet around its body on each hop"),
         format!("a log has {LOG_FACTOR} bytes for each byte that is needed"),

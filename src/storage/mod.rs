@@ -120,7 +120,9 @@ pub enum StorageError {
         cause: serde_json::Error,
     },
     /// There are logs, and nothing says how to read them.
-    #[error("{path} is missing, and without it the messages beside it cannot be read: bring it back, or move them away")]
+    #[error(
+        "{path} is missing, and without it the messages beside it cannot be read: bring it back, or move them away"
+    )]
     NoManifest {
         /// The manifest.
         path: PathBuf,

@@ -209,7 +209,9 @@ fn draw_ratio(svg: &mut Svg, (row, class): (&Ratio, &str), (x, y): (&Scale, f64)
     }
     let [least, middle, most] = row.spread.map(|ratio| Unit::Times.say(ratio));
     svg.dot(class, (median, y), &format!("{}: {middle}, {least} to {most} in its rounds", row.name));
-    svg.text("value start", (max.max(base) + 10.0, y + 4.0), &middle);
+    let (beside, goal) = (max.max(base) + 10.0, x.at(measure.goal));
+    let is_crossed = beside < goal && beside + middle.chars().count() as f64 * LETTER + 4.0 > goal;
+    svg.text("value start", (if is_crossed { goal + 10.0 } else { beside }, y + 4.0), &middle);
 }
 
 /// One resource: its name, how much of it was used at a load, and the words beside it.

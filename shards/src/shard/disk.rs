@@ -318,7 +318,8 @@ impl Shard {
             Record::Entry(entry) => (&entry.user, &entry.key),
             Record::Tombstone { user, key, .. } => (user, key),
             Record::Complete => {
-                let under_way = |pending: &Pending| matches!(pending, Pending::Complete { relocates } if *relocates == Some(place));
+                let under_way =
+                    |pending: &Pending| matches!(pending, Pending::Complete { relocates } if *relocates == Some(place));
                 if !self.pending.iter().any(under_way) {
                     self.append_complete(turn, Some(place));
                 }

@@ -243,6 +243,8 @@ fn limits(rng: &mut Rng) -> (EdgeLimits, CoreLimits) {
         unlogged_bytes_max: rng.pick(&[100, 16 << 20]),
         unflushed_bytes_max: rng.pick(&[300, 64 << 20, 64 << 20]),
         tombstone_keep_ms: rng.pick(&[1_000, 120_000]),
+        // Long pauses would hide what direct messages can do wrong.
+        grant_pause_ms: 0,
         lease_ms,
         retry_ms,
         ..CoreLimits::default()

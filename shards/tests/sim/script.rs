@@ -25,7 +25,7 @@ pub fn one_node() -> Plan {
         nodes: vec![NodePlan { edge: true, core: true, executors: 1, skew_us: 0 }],
         copies: 1,
         edge: EdgeLimits { silent_ms_max: 0, retry_ms: 20, ..EdgeLimits::default() },
-        core: CoreLimits { lease_ms: 1_500, retry_ms: 20, ..CoreLimits::default() },
+        core: CoreLimits { lease_ms: 1_500, retry_ms: 20, grant_pause_ms: 0, ..CoreLimits::default() },
         users: 3,
         out_frames_max: 10_000,
         as_bytes: false,

@@ -109,7 +109,7 @@ fn amount(value: f64, unit: &str) -> String {
     match unit {
         "bytes" => scaled(value, "B"),
         "bits/s" => scaled(value, "bit/s"),
-        "CPUs" => format!("{value:.2}"),
+        "CPUs" => format!("{value:.3}"),
         _ => grouped(value.ceil() as u64),
     }
 }

@@ -206,7 +206,7 @@ impl Executor {
         let began = Instant::now();
         while let Some(event) = self.ready.pop_front() {
             self.on_socket(event);
-            if self.ready.len() % LOOK_EVERY == 0 && began.elapsed() > SOCKETS_SHARE {
+            if self.ready.len().is_multiple_of(LOOK_EVERY) && began.elapsed() > SOCKETS_SHARE {
                 return;
             }
         }

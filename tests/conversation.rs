@@ -199,6 +199,48 @@ fn a_repeat_of_something_taken_is_confirmed_and_not_shown_again() {
     assert_eq!(bob.letter().body, b"y");
 }
 
+/// Whoever repeats on the same connection gets an answer to each SEND, and the recipient one message.
+#[test]
+fn a_repeat_on_the_same_connection_is_answered_too() {
+    for executors in [1, 3] {
+        let node = node(executors);
+        let mut alice = Wire::login(&node.address, "alice");
+        let mut bob = Wire::login(&node.address, "bob");
+        for (recipient, first) in [("away", 1), ("bob", 7), ("bob", 13)] {
+            let ids = [new_id(), new_id()];
+            // As fast as it can, and once more later.
+            let sends = [(0, ids[0]), (1, ids[0]), (2, ids[1]), (3, ids[0])];
+            let bytes: Vec<_> = sends.iter().flat_map(|&(n, id)| send(first + n, id, recipient, b"x")).collect();
+            alice.write(&bytes);
+            if recipient == "bob" {
+                let letters = [bob.letter(), bob.letter()];
+                assert_eq!([letters[0].id, letters[1].id], ids);
+                bob.acknowledge(letters[0].sequence, letters[1].sequence);
+            }
+            let mut answered = std::collections::BTreeSet::new();
+            while answered.len() < 4 {
+                match alice.within(Duration::from_secs(5)) {
+                    Some(Heard::Confirm { ranges, .. }) => ranges.iter().for_each(|&(f, l)| answered.extend(f..=l)),
+                    other => panic!("{recipient}, {executors} executors: {other:?}, only {answered:?} are answered"),
+                }
+                answered.retain(|sequence| *sequence >= first);
+            }
+            alice.write(&send(first + 4, ids[1], recipient, b"x"));
+            alice.confirmed(first + 4);
+            alice.write(&send(first + 5, new_id(), recipient, b"y"));
+            if recipient == "bob" {
+                let letter = bob.letter();
+                assert_eq!(letter.body, b"y");
+                bob.acknowledge(letter.sequence, letter.sequence);
+            }
+            alice.confirmed(first + 5);
+        }
+        let mut away = Wire::login(&node.address, "away");
+        let bodies: Vec<_> = (0..3).map(|_| away.letter().body).collect();
+        assert_eq!(bodies, [b"x", b"x", b"y"]);
+    }
+}
+
 #[test]
 fn what_is_not_acknowledged_comes_again() {
     for executors in [1, 3] {

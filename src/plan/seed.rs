@@ -7,7 +7,7 @@ use serde::Serialize;
 /// Bytes per connection in section 10.
 pub const CONNECTION_BYTES: f64 = 10_000.0;
 /// Connections of a t3.medium in section 10, which its table of costs is made from.
-const CONNECTIONS_PER_MEDIUM: u64 = 300_000;
+pub const CONNECTIONS_PER_MEDIUM: u64 = 300_000;
 
 /// One number of the seed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -4,8 +4,8 @@
 //! follows from the resource that runs out first.
 
 use super::measured::{KERNEL_BYTES, Measured};
-use super::seed::{CONNECTION_BYTES, grouped};
-use super::{COUNT_MAX, Cost, Counts, EDGES_MIN, Inputs, OVERLOADED, PlanError, Share, ordinary_max};
+use super::seed::{CONNECTION_BYTES, CONNECTIONS_PER_MEDIUM, dollars, grouped};
+use super::{COUNT_MAX, Cost, Counts, EDGES_MIN, Fleet, Inputs, OVERLOADED, PlanError, Share, ordinary_max};
 use serde::Serialize;
 
 /// Frames, TCP, IP and Ethernet around a body on each hop, with its share of acknowledgements, bytes.
@@ -206,11 +206,16 @@ fn by_density(inputs: &Inputs) -> (Counts, Layer, Layer) {
     let each = (connections / counts.edge_nodes as f64).ceil();
     let most =
         if edge.ordinary_max > 0.0 { grouped((each / edge.ordinary_max).ceil() as u64) } else { "no number of".into() };
+    let dense = Counts::by_density(demand, &Fleet { connections_per_edge: CONNECTIONS_PER_MEDIUM, ..fleet.clone() });
     edge.advice = format!(
-        "an edge carries {} connections; with {} of {} in a region lost the rest stay under 90% if it can bear {most}",
+        "an edge carries {} connections; with {} of {} in a region lost the rest stay under 90% if it can bear {most}; with \
+         {} each, as in the seed's table of costs, it is {} edges for {}",
         grouped(each as u64),
         edge.may_fail.min(edge.group),
-        edge.group
+        edge.group,
+        grouped(CONNECTIONS_PER_MEDIUM),
+        grouped(dense.edge_nodes),
+        dollars(Cost::of(&dense, fleet).edge)
     );
     core.advice = "users per shard is given: --measured FILE says which resource of a core node it stands for".into();
     (counts, edge, core)

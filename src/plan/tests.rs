@@ -36,6 +36,8 @@ fn section_7_is_reproduced() {
 fn section_10_is_reproduced() {
     let cost = plan(&with_users(5_000_000_000), None).unwrap().cost_per_month;
     assert_eq!((cost.edge, cost.core, cost.total, cost.per_user), (150_000.0, 3_000_000.0, 3_150_000.0, 0.00063));
+    let edges = &plan(&with_users(5_000_000_000), None).unwrap().layers[0];
+    assert!(edges.advice.contains("1,667 edges for $50,010") && edges.advice.contains("113,379"), "{}", edges.advice);
     let fleet = Fleet { connections_per_edge: 300_000, ..Fleet::default() };
     for (connections, nodes, dollars) in
         [(10_000_000, 34, 1_020.0), (100_000_000, 334, 10_020.0), (500_000_000, 1_667, 50_010.0)]

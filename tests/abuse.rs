@@ -168,7 +168,7 @@ fn a_slow_reader_costs_only_itself() {
     for n in 0..2_000 {
         alice.send("slow", 1_000);
         if n % 4 == 0 {
-            alice.pump(Duration::from_nanos(1));
+            alice.pump(Duration::ZERO);
         }
         while alice.open.len() > 900 {
             alice.pump(Duration::from_millis(50));
@@ -281,7 +281,7 @@ fn a_storm_of_repeats_makes_no_duplicates() {
         assert!(alice.login(&node.address));
         while !alice.open.is_empty() {
             alice.pump(Duration::from_millis(5));
-            bob.pump(Duration::from_nanos(1));
+            bob.pump(Duration::ZERO);
         }
     }
     bob.until_taken(200);

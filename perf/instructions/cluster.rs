@@ -71,7 +71,7 @@ impl Cluster {
             answered: 0,
         };
         for executor in 0..cluster.halves.len() {
-            cluster.to_core(executor, CoreEvent::Recovered { complete: true });
+            cluster.core_handles(executor, CoreEvent::Recovered { complete: true });
         }
         cluster.settle();
         cluster
@@ -90,10 +90,10 @@ impl Cluster {
     pub fn login(&mut self, name: &str) -> usize {
         let executor = home(name);
         let session = self.free.pop().unwrap_or(SessionId(self.clients.len() as u32));
-        self.to_edge(executor, EdgeEvent::Opened(session));
+        self.edge_handles(executor, EdgeEvent::Opened(session));
         let (user, token, agent) = (name.as_bytes(), &b""[..], "bench");
         let hello = Hello { version_min: VERSION, version_max: VERSION, capabilities: 0, user, token, agent };
-        self.to_edge(executor, EdgeEvent::Frame(session, ClientFrame::Hello(hello)));
+        self.edge_handles(executor, EdgeEvent::Frame(session, ClientFrame::Hello(hello)));
         self.clients.push(Client { executor, session, sent: 0, acknowledged: 0 });
         self.clients.len() - 1
     }
@@ -101,13 +101,13 @@ impl Cluster {
     /// The last who came goes.
     pub fn leave(&mut self) {
         let Some(Client { executor, session, .. }) = self.clients.pop() else { return };
-        self.to_edge(executor, EdgeEvent::Gone(session));
+        self.edge_handles(executor, EdgeEvent::Gone(session));
         self.free.push(session);
     }
 
     pub fn frame(&mut self, client: usize, frame: ClientFrame<'_>) {
         let Client { executor, session, .. } = self.clients[client];
-        self.to_edge(executor, EdgeEvent::Frame(session, frame));
+        self.edge_handles(executor, EdgeEvent::Frame(session, frame));
     }
 
     pub fn send(&mut self, client: usize, recipient: &str) {
@@ -131,8 +131,8 @@ impl Cluster {
     pub fn pass(&mut self, ms: u64) {
         self.now_us += ms * 1_000;
         for executor in 0..self.halves.len() {
-            self.to_edge(executor, EdgeEvent::Tick);
-            self.to_core(executor, CoreEvent::Tick);
+            self.edge_handles(executor, EdgeEvent::Tick);
+            self.core_handles(executor, CoreEvent::Tick);
         }
         self.settle();
     }
@@ -148,7 +148,7 @@ impl Cluster {
             let first = half.places;
             half.places += std::mem::take(&mut half.appended) as u64;
             let places = (first..half.places).map(|place| Place(place * 256)).collect();
-            self.to_core(executor, CoreEvent::Storage(StorageEvent::Flushed { places }));
+            self.core_handles(executor, CoreEvent::Storage(StorageEvent::Flushed { places }));
         }
     }
 
@@ -156,21 +156,21 @@ impl Cluster {
     pub fn hand_out(&mut self) {
         for _ in 0..self.queue.len() {
             match self.queue.pop_front() {
-                Some((executor, Parcel::Edge(message))) => self.to_edge(executor, EdgeEvent::Peer(message)),
-                Some((executor, Parcel::Core(message))) => self.to_core(executor, CoreEvent::Peer(NODE, message)),
+                Some((executor, Parcel::Edge(message))) => self.edge_handles(executor, EdgeEvent::Peer(message)),
+                Some((executor, Parcel::Core(message))) => self.core_handles(executor, CoreEvent::Peer(NODE, message)),
                 None => {}
             }
         }
     }
 
-    fn to_edge(&mut self, executor: usize, event: EdgeEvent<'_>) {
+    fn edge_handles(&mut self, executor: usize, event: EdgeEvent<'_>) {
         let (now, mut actions) = (self.now(), std::mem::take(&mut self.actions));
         self.halves[executor].edge.handle(now, event, &mut actions);
         self.perform(executor, &mut actions);
         self.actions = actions;
     }
 
-    fn to_core(&mut self, executor: usize, event: CoreEvent) {
+    fn core_handles(&mut self, executor: usize, event: CoreEvent) {
         let (now, mut actions) = (self.now(), std::mem::take(&mut self.actions));
         self.halves[executor].core.handle(now, event, &mut actions);
         self.perform(executor, &mut actions);

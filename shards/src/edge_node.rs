@@ -325,9 +325,9 @@ impl EdgeNode {
                     session.router.on_refused(edge, &mut session.me, to, refusal);
                 }
             }
-            ToEdge::Deliver { to, core, message } => {
+            ToEdge::Deliver { to, core, drain, message } => {
                 if let Some((edge, session)) = self.session(now, to, out).as_mut() {
-                    session.receiver.on_inbox(edge, &session.me, core, message);
+                    session.receiver.on_inbox(edge, &session.me, (core, drain), message);
                 }
             }
             ToEdge::Presence { to, user, state } => {

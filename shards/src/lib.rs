@@ -16,13 +16,15 @@
 //! 1. [`id`], [`time`]: the names of things.
 //! 2. [`event`], [`peer`], [`storage`]: the vocabulary. [`frame`], [`record`]: clients' and the log's formats.
 //! 3. [`edge_node`] → [`session`] → [`router`] (the sender's side) and [`receiver`] (the recipient's side).
-//! 4. [`core_node`] → [`shard`] → [`mailbox`], [`inbox`], [`presence`], [`tombstone`], [`names`], [`replica`].
+//! 4. [`core_node`] → [`shard`] → [`mailbox`], [`inbox`], [`presence`], [`tombstone`], [`names`],
+//!    [`addresses`], [`replica`].
 //! 5. [`log`]: where records are on disk, what survives a crash, what is rewritten.
 //! 6. [`slot`], [`placement`], [`wheel`], [`limits`].
 //!
 //! Each rule of `docs/delivery.md` is named by its number where it is kept. [`mutant`] breaks one at a time.
 #![forbid(unsafe_code)]
 
+pub mod addresses;
 pub mod core_node;
 pub mod edge_node;
 pub mod event;

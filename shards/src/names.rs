@@ -1,12 +1,16 @@
 //! Interned senders: one short reference per sender instead of a name per stored message.
 //!
 //! Counted: a name lives as long as entries or tombstones refer to it. Beside the name stands where confirmations for
-//! this sender go: the return addresses of a sender's entries are void as soon as a higher login of it was seen.
+//! this sender go: its highest login, and some others of which messages came: a lower one may be the newer, from an edge
+//! whose clock is behind. The return addresses of those that are forgotten are void.
 
 use ahash::RandomState;
 use hashbrown::HashMap;
 
 use crate::id::{Login, UserId};
+
+/// Logins of a sender beside the highest. Reached: the one that was seen first is forgotten.
+const OTHERS_MAX: usize = 3;
 
 /// A sender of this executor's core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,8 +20,10 @@ pub struct SenderRef(u32);
 struct Sender {
     name: UserId,
     references: u32,
-    login: Option<Login>,
+    /// The last epoch that was given.
     epoch: u16,
+    highest: Option<(u16, Login)>,
+    others: Vec<(u16, Login)>,
 }
 
 /// The senders that entries and tombstones refer to.
@@ -46,7 +52,7 @@ impl Senders {
             self.sender_mut(SenderRef(index)).references += 1;
             return SenderRef(index);
         }
-        let sender = Some(Sender { name: name.clone(), references: 1, login: None, epoch: 0 });
+        let sender = Some(Sender { name: name.clone(), references: 1, epoch: 0, highest: None, others: Vec::new() });
         let index = match self.free.pop() {
             Some(index) => {
                 self.senders[index as usize] = sender;
@@ -83,27 +89,32 @@ impl Senders {
         &self.sender(sender).name
     }
 
-    /// A message of this login was seen: the epoch of its return addresses, or `None` if a higher login was seen
-    /// before (delivery rule 8).
-    pub fn on_login(&mut self, sender: SenderRef, login: Login) -> Option<u16> {
+    /// A message of this login was seen: the epoch of its return addresses (delivery rule 8).
+    pub fn on_login(&mut self, sender: SenderRef, login: Login) -> u16 {
         let entry = self.sender_mut(sender);
-        match entry.login {
-            Some(known) if known == login => Some(entry.epoch),
-            Some(known) if known > login && !crate::mutant::is(crate::mutant::Mutant::OlderSessionOverwritesReturn) => {
-                None
-            }
-            _ => {
-                entry.login = Some(login);
-                entry.epoch = entry.epoch.wrapping_add(1).max(1);
-                Some(entry.epoch)
-            }
+        let known = entry.highest.iter().chain(&entry.others).find(|(_, known)| *known == login);
+        if let Some(&(epoch, _)) = known {
+            return epoch;
         }
+        entry.epoch = entry.epoch.wrapping_add(1).max(1);
+        let new = (entry.epoch, login);
+        let other = match &mut entry.highest {
+            Some(highest) if highest.1 < login => Some(std::mem::replace(highest, new)),
+            Some(_) => Some(new),
+            None => entry.highest.replace(new),
+        };
+        if entry.others.len() == OTHERS_MAX && other.is_some() {
+            entry.others.remove(0);
+        }
+        entry.others.extend(other);
+        new.0
     }
 
     /// The login for return addresses of this epoch, if they are not void. Epoch 0 is none.
     pub fn login_of(&self, sender: SenderRef, epoch: u16) -> Option<Login> {
         let entry = self.sender(sender);
-        entry.login.filter(|_| entry.epoch == epoch && epoch != 0)
+        let mut known = entry.highest.iter().chain(&entry.others);
+        known.find(|(its, _)| *its == epoch).map(|&(_, login)| login)
     }
 
     fn sender(&self, sender: SenderRef) -> &Sender {
@@ -137,14 +148,19 @@ mod tests {
     }
 
     #[test]
-    fn an_older_login_has_no_return_address_and_a_higher_one_voids_the_others() {
+    fn the_highest_login_and_the_last_others_have_return_addresses() {
         let mut senders = Senders::new(1);
         let alice = senders.acquire(&UserId::parse(b"alice").unwrap());
-        let first = senders.on_login(alice, login(5)).unwrap();
-        assert_eq!(senders.login_of(alice, first), Some(login(5)));
-        let second = senders.on_login(alice, login(9)).unwrap();
-        assert_eq!(senders.login_of(alice, first), None);
-        assert_eq!(senders.on_login(alice, login(5)), None);
-        assert_eq!(senders.login_of(alice, second), Some(login(9)));
+        let first = senders.on_login(alice, login(9));
+        let second = senders.on_login(alice, login(5));
+        assert_eq!((senders.login_of(alice, first), senders.login_of(alice, second)), (Some(login(9)), Some(login(5))));
+        assert_eq!(senders.on_login(alice, login(9)), first);
+        for stamp in 10..14 {
+            senders.on_login(alice, login(stamp));
+        }
+        let highest = senders.on_login(alice, login(20));
+        senders.on_login(alice, login(6));
+        assert_eq!((senders.login_of(alice, second), senders.login_of(alice, highest)), (None, Some(login(20))));
+        assert_eq!(senders.login_of(alice, 0), None);
     }
 }

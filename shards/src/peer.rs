@@ -62,8 +62,8 @@ pub enum ToCore {
         login: Login,
         /// The phase of the session.
         phase: Phase,
-        /// Whether this core is to send from the inbox.
-        drain: bool,
+        /// Whether this core is to send from the inbox, and the number that its deliveries are to carry.
+        drain: Option<u32>,
         /// Whether this core was told of the session before. Then a higher login that it knows is a newer one, and not
         /// a clock that was ahead.
         again: bool,
@@ -159,6 +159,8 @@ pub enum ToEdge {
         to: Login,
         /// The core that drains.
         core: NodeId,
+        /// The number of the registration that asked for it (delivery rule 13).
+        drain: u32,
         /// The message.
         message: Message,
     },

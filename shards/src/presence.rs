@@ -23,7 +23,8 @@ pub struct Presence {
     highest: Option<Login>,
     phase: Phase,
     online: bool,
-    drains: bool,
+    /// Whether this core sends from the inbox: the number of the registration that says so.
+    drains: Option<u32>,
     /// No grants before this moment, in monotonic ms.
     granted_from_ms: u64,
     /// When the user was last seen to leave, in ms since the Unix epoch; 0 if never.
@@ -32,7 +33,7 @@ pub struct Presence {
 
 impl Presence {
     /// A session of the user begins, or tells again.
-    pub fn on_register(&mut self, login: Login, phase: Phase, drain: bool) -> Registered {
+    pub fn on_register(&mut self, login: Login, phase: Phase, drain: Option<u32>) -> Registered {
         let before = self.highest.filter(|_| self.online);
         if let Some(known) = self.highest.filter(|&known| known > login) {
             return Registered::Outnumbered(known);
@@ -57,13 +58,13 @@ impl Presence {
 
     /// The session's lease has ended.
     pub fn on_lost(&mut self, wall_ms: u64) {
-        (self.online, self.drains, self.last_seen) = (false, false, wall_ms);
+        (self.online, self.drains, self.last_seen) = (false, None, wall_ms);
     }
 
     /// The link to the session's edge was lost: nothing is sent until it registers again, or what was lost with the link
     /// would be overtaken.
     pub fn stop_draining(&mut self) {
-        self.drains = false;
+        self.drains = None;
     }
 
     /// The phase of a session has grown: it let direct messages wait, and is not granted before `granted_from_ms`.
@@ -84,9 +85,9 @@ impl Presence {
         self.login().map(|login| login.at)
     }
 
-    /// The session of the user, if this core is to send from the inbox.
-    pub fn drains(&self) -> Option<Login> {
-        self.login().filter(|_| self.drains)
+    /// The session of the user, if this core is to send from the inbox, and the number of that registration.
+    pub fn drains(&self) -> Option<(Login, u32)> {
+        self.login().zip(self.drains)
     }
 
     /// What lets an edge send straight to that session.
@@ -107,22 +108,22 @@ mod tests {
     #[test]
     fn the_higher_login_wins_even_after_it_has_ended() {
         let mut presence = Presence::default();
-        assert_eq!(presence.on_register(login(5), Phase(0), true), Registered::Arrived);
-        assert_eq!(presence.on_register(login(7), Phase(0), true), Registered::Replaced(login(5)));
+        assert_eq!(presence.on_register(login(5), Phase(0), Some(1)), Registered::Arrived);
+        assert_eq!(presence.on_register(login(7), Phase(0), Some(1)), Registered::Replaced(login(5)));
         assert!(!presence.on_unregister(login(5), 1));
         assert!(presence.on_unregister(login(7), 2));
         assert_eq!((presence.login(), presence.last_seen), (None, 2));
-        assert_eq!(presence.on_register(login(6), Phase(0), true), Registered::Outnumbered(login(7)));
+        assert_eq!(presence.on_register(login(6), Phase(0), Some(1)), Registered::Outnumbered(login(7)));
     }
 
     #[test]
     fn a_phase_never_shrinks_within_a_login() {
         let mut presence = Presence::default();
-        presence.on_register(login(5), Phase(0), true);
+        presence.on_register(login(5), Phase(0), Some(1));
         presence.on_phase(login(5), Phase(3), 0);
-        assert_eq!(presence.on_register(login(5), Phase(2), true), Registered::Again);
+        assert_eq!(presence.on_register(login(5), Phase(2), Some(1)), Registered::Again);
         assert_eq!(presence.grant(0).map(|grant| grant.phase), Some(Phase(3)));
-        presence.on_register(login(6), Phase(0), true);
+        presence.on_register(login(6), Phase(0), Some(1));
         assert_eq!(presence.grant(0).map(|grant| grant.phase), Some(Phase(0)));
     }
 }

@@ -52,6 +52,8 @@ pub struct Receiver {
     pub phase: Phase,
     /// The core that sends from the inbox.
     pub drain: Option<NodeId>,
+    /// Counts the registrations that asked a core for it: deliveries of an earlier one are ignored (rule 13).
+    drain_number: u32,
     /// Deliveries from sequence `first` on; the oldest is not done.
     recent: VecDeque<Delivery>,
     first: u64,
@@ -120,9 +122,16 @@ impl Receiver {
         true
     }
 
-    /// An entry of the inbox, from this core.
-    pub fn on_inbox(&mut self, edge: &mut Edge<'_>, me: &Identity, core: NodeId, message: Message) {
-        if self.drain != Some(core) {
+    /// An entry of the inbox, from this core, for the registration with this number.
+    pub fn on_inbox(
+        &mut self,
+        edge: &mut Edge<'_>,
+        me: &Identity,
+        (core, drain): (NodeId, u32),
+        message: Message,
+    ) {
+        // What is behind it on its way may be of the present registration, and what is before it may be lost.
+        if (self.drain, self.drain_number) != (Some(core), drain) {
             return;
         }
         if !self.on_shown_again(edge, me, &message.key, Source::Inbox) {
@@ -200,6 +209,13 @@ impl Receiver {
         });
         self.direct_messages += messages;
         self.direct_bytes += bytes;
+    }
+
+    /// This core is asked to send from the inbox, from its beginning. Returns the number of the registration.
+    pub fn begin_drain(&mut self) -> u32 {
+        self.forget_inbox();
+        self.drain_number = self.drain_number.wrapping_add(1);
+        self.drain_number
     }
 
     /// Gives back memory that an idle session does not need.

@@ -71,9 +71,9 @@ impl InStep {
         *self = InStep { up: true, ..InStep::default() };
     }
 
-    /// The link is lost.
+    /// The link is lost. What was not in step by then stays so.
     pub fn on_link_down(&mut self) {
-        *self = InStep::default();
+        self.up = false;
     }
 
     /// The digest of one slot of the other side.
@@ -112,7 +112,8 @@ impl InStep {
         self.offered && self.complete
     }
 
-    /// Whether this side has everything that the other had of this slot when the link came up.
+    /// Whether this side has everything that the other had of this slot when the link came up; while it is down: had
+    /// it when the link was lost.
     pub fn is_synced(&self, slot: Slot) -> bool {
         self.offered && !self.wanted.contains(&slot)
     }

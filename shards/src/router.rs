@@ -38,6 +38,8 @@ enum State {
     Out,
     /// Was on its way, and was not taken.
     Bounced,
+    /// A repeat of one that is in the queue already: it gets the same answer.
+    Twin,
     /// Answered; the client hears of it when everything before it is answered.
     Answered(Answer),
 }
@@ -71,6 +73,8 @@ struct Pair {
     queue: VecDeque<Sent>,
     /// How many of the queue are `Out`.
     outstanding: u32,
+    /// How many of the queue are `Twin`.
+    twins: u32,
     /// The node to which they were sent, whatever the path has become since.
     out_at: Option<NodeId>,
     /// A bounce stopped the pair: nothing is sent until nothing is outstanding (rule 3).
@@ -106,10 +110,14 @@ impl Router {
             Ok(index) => index,
             Err(refusal) => return me.refuse(edge, sequence, refusal),
         };
-        me.window.take(edge, body.len());
-        let sent = Sent { sequence, id, sent_at: edge.now.wall_ms(), body: Body::from(body), state: State::Held };
         let pair = &mut self.pairs[index];
-        pair.queue.push_back(sent);
+        me.window.take(edge, body.len());
+        let state = if pair.has_open(id) { State::Twin } else { State::Held };
+        pair.queue.push_back(Sent { sequence, id, sent_at: edge.now.wall_ms(), body: Body::from(body), state });
+        if state == State::Twin {
+            pair.twins += 1;
+            return;
+        }
         if mutant::is(Mutant::TwoCoresAtOnce) && matches!(pair.path, Path::Inbox(_)) {
             let up: Vec<_> = edge.reachable(pair.slot).collect();
             pair.path = Path::Inbox(up.get(sequence.0 as usize % up.len().max(1)).copied());
@@ -310,11 +318,17 @@ impl Pair {
             path: Path::Inbox(None),
             queue: VecDeque::new(),
             outstanding: 0,
+            twins: 0,
             out_at: None,
             switching: false,
             granted: None,
             undelivered: None,
         }
+    }
+
+    /// Whether this message is in the queue already: an inbox remembers one sequence of it, and would answer only that. Ids of a queue increase, but for repeats of what was refused.
+    fn has_open(&self, id: MessageId) -> bool {
+        self.queue.back().is_some_and(|last| id <= last.id) && self.queue.iter().any(|sent| sent.id == id)
     }
 
     fn position(&self, sequence: Sequence) -> Result<usize, usize> {
@@ -371,11 +385,20 @@ impl Pair {
             match sent.state {
                 State::Out => self.outstanding -= 1,
                 State::Answered(Answer::Confirmed(Level::Delivered) | Answer::Refused(_)) => continue,
-                State::Held | State::Bounced | State::Answered(Answer::Confirmed(_)) => {}
+                State::Held | State::Bounced | State::Twin | State::Answered(Answer::Confirmed(_)) => {}
             }
             sent.state = State::Answered(answer);
         }
         unanswered
+    }
+
+    /// Repeats of a message that is answered now have the same answer.
+    #[cold]
+    fn answer_twins(&mut self, id: MessageId, answer: Answer) {
+        for twin in self.queue.iter_mut().filter(|sent| sent.id == id && sent.state == State::Twin) {
+            twin.state = State::Answered(answer);
+            self.twins -= 1;
+        }
     }
 
     fn on_grant(&mut self, up_to: MessageId, grant: Grant) {
@@ -427,7 +450,9 @@ impl Pair {
     fn release(&mut self, edge: &mut Edge<'_>, me: &mut Identity) -> bool {
         // What was held is behind everything that is out, except right after a switch.
         let unsent = |sent: &Sent| matches!(sent.state, State::Held | State::Bounced);
-        if !self.queue.back().is_some_and(unsent) && (self.outstanding > 0 || !self.queue.iter().any(unsent)) {
+        let looks_deeper = self.outstanding == 0 || self.twins > 0;
+        let has_unsent = self.queue.back().is_some_and(unsent) || (looks_deeper && self.queue.iter().any(unsent));
+        if !has_unsent {
             return false;
         }
         for at in 0..self.queue.len() {
@@ -459,6 +484,9 @@ impl Pair {
             let taken = if at == 0 { self.queue.pop_front() } else { self.queue.remove(at) };
             let Some(sent) = taken else { break };
             me.window.release(edge, sent.body.len());
+            if self.twins > 0 {
+                self.answer_twins(sent.id, answer);
+            }
             match (answer, &mut run) {
                 (Answer::Confirmed(level), Some((same, _, last)))
                     if *same == level && last.0 + 1 == sent.sequence.0 =>

@@ -227,9 +227,6 @@ impl Session {
     /// The lease of this edge has ended at a core.
     pub fn on_lease_ended(&mut self, edge: &mut Edge<'_>, core: NodeId) {
         if edge.placement.replicas(self.me.slot).contains(&core) {
-            if self.receiver.drain == Some(core) {
-                self.receiver.forget_inbox();
-            }
             self.register(edge, core);
         }
     }
@@ -290,7 +287,6 @@ impl Session {
     }
 
     fn register_everywhere(&mut self, edge: &mut Edge<'_>) {
-        self.receiver.forget_inbox();
         for core in edge.reachable(self.me.slot).collect::<Vec<_>>() {
             self.register(edge, core);
         }
@@ -298,7 +294,7 @@ impl Session {
 
     fn register(&mut self, edge: &mut Edge<'_>, core: NodeId) {
         let (user, login, phase) = (self.me.user.clone(), self.me.login, self.receiver.phase);
-        let drain = self.receiver.drain == Some(core);
+        let drain = (self.receiver.drain == Some(core)).then(|| self.receiver.begin_drain());
         let place = edge.placement.replicas(self.me.slot).iter().position(|&replica| replica == core);
         let bit = place.map_or(0, |place| 1 << (place % 8));
         let again = self.told & bit != 0;

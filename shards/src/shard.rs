@@ -11,9 +11,10 @@ mod sync;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use crate::addresses::Addresses;
 use crate::event::Action;
 use crate::frame::Code;
-use crate::id::{Body, ExecutorId, Grant, Key, MessageId, NodeId, ReturnAddress, Sequence, Slot};
+use crate::id::{Body, ExecutorId, Grant, Key, Login, MessageId, NodeId, ReturnAddress, Sequence, Slot};
 use crate::inbox::{Content, Entry, EntryKey};
 use crate::limits::CoreLimits;
 use crate::mailbox::{Mailbox, MailboxId, Sums};
@@ -161,6 +162,7 @@ pub struct Shard {
     peers: Peers,
     complete: bool,
     senders: Senders,
+    addresses: Addresses,
     cells: Cells,
     pending: VecDeque<Pending>,
     tombstones: Tombstones,
@@ -187,6 +189,7 @@ impl Shard {
             tombstones: Tombstones::new(config.seed),
             peers,
             complete: false,
+            addresses: Addresses::default(),
             cells: Cells::default(),
             pending: VecDeque::new(),
             unwritten: VecDeque::new(),
@@ -260,13 +263,11 @@ impl Shard {
         }
         if let Some(entry) = mailbox.held.as_mut().and_then(|held| held.inbox.entry_mut(key)) {
             self.counts.repeated += 1;
-            if let Some(epoch) = epoch {
-                (entry.epoch, entry.sequence, entry.pair) = (epoch, origin.sequence, origin.pair);
-                entry.set_told(false);
-            }
+            let before = self.senders.login_of(sender, entry.epoch);
+            add_address(&mut self.addresses, (id, entry), before, (epoch, origin));
             let slot = mailbox.slot;
             let mut run = Run::default();
-            self.tell_stored(turn, &mut run, slot, entry);
+            self.tell_stored(turn, &mut run, (id, slot), entry);
             flush_stored(turn, run);
             return self.senders.release(sender);
         }
@@ -275,7 +276,7 @@ impl Shard {
             return self.senders.release(sender);
         }
         let mut entry = Entry::new(key.0, sender, message.body.len() as u32, Content::Unlogged(0));
-        (entry.epoch, entry.sequence, entry.pair) = (epoch.unwrap_or(0), origin.sequence, origin.pair);
+        (entry.epoch, entry.sequence, entry.pair) = (epoch, origin.sequence, origin.pair);
         self.insert(turn, (id, mailbox), message, entry);
     }
 
@@ -337,8 +338,9 @@ impl Shard {
         for key in keys {
             let Some(sender) = self.senders.find(&key.sender) else { continue };
             let key = (key.id, sender);
-            let Some(entry) = self.take(turn, (id, mailbox), key) else { continue };
+            let Some((entry, others)) = self.take(turn, (id, mailbox), key) else { continue };
             self.counts.taken += 1;
+            tell_others(turn, others);
             if let Some(origin) = self.origin(&entry)
                 && !run.takes(origin, key, 0)
             {
@@ -358,8 +360,13 @@ impl Shard {
         }
     }
 
-    /// Makes an entry a tombstone, here and at the replicas that have it.
-    fn take(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), key: EntryKey) -> Option<Entry> {
+    /// Makes an entry a tombstone, here and at the replicas that have it. Returns it, and its further return addresses.
+    fn take(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (id, mailbox): (MailboxId, &mut Mailbox),
+        key: EntryKey,
+    ) -> Option<(Entry, Vec<ReturnAddress>)> {
         let held = mailbox.held.as_mut()?;
         let entry = held.remove(&mut self.sums, key)?;
         let remembers = !mutant::is(Mutant::NoTombstones);
@@ -385,12 +392,12 @@ impl Shard {
             let taken_at = turn.now.wall_ms();
             self.tell_replicas(turn, mailbox, |user, key| FromReplica::Tombstone { user, key, taken_at }, key);
         }
-        Some(entry)
+        Some((entry, self.addresses.take(id, key)))
     }
 
     /// Sends what the page allows to the recipient's session, the lowest entry that is not out first (rule 12).
     fn pump(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox) {
-        let Some(login) = mailbox.presence.drains() else { return };
+        let Some((login, drain)) = mailbox.presence.drains() else { return };
         if !self.can_send(mailbox.slot) {
             return;
         }
@@ -416,7 +423,7 @@ impl Shard {
             };
             match message {
                 Some(message) if held.sending.is_empty() => {
-                    turn.to_edge(login.at, ToEdge::Deliver { to: login, core: self.config.node, message });
+                    turn.to_edge(login.at, ToEdge::Deliver { to: login, core: self.config.node, drain, message });
                 }
                 message => held.sending.push_back((key, message)),
             }
@@ -425,13 +432,13 @@ impl Shard {
 
     /// Sends the head of `sending` as far as it has come from the disk.
     fn send_ready(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox) {
-        let Some(login) = mailbox.presence.drains() else { return };
+        let Some((login, drain)) = mailbox.presence.drains() else { return };
         let Some(held) = mailbox.held.as_mut() else { return };
         while let Some((key, message)) = held.sending.front_mut() {
             let there = held.inbox.entry(*key).is_some_and(|entry| entry.is_out());
             match (there, message.take()) {
                 (true, Some(message)) => {
-                    turn.to_edge(login.at, ToEdge::Deliver { to: login, core: self.config.node, message });
+                    turn.to_edge(login.at, ToEdge::Deliver { to: login, core: self.config.node, drain, message });
                 }
                 (true, None) => return,
                 (false, _) => {}
@@ -477,10 +484,13 @@ impl Shard {
         Some(ReturnAddress { login, pair: entry.pair, sequence: entry.sequence })
     }
 
-    /// Whether this core may send from the inboxes of a slot (rule 14).
+    /// Whether this core may send from the inboxes of a slot (rule 14). A SYNC that was cut leaves younger entries
+    /// without older ones; where order holds always, nobody is sent those until it was done again.
     fn can_send(&self, slot: Slot) -> bool {
+        let is_strict = usize::from(self.config.limits.copies_min) > self.peers.len();
         mutant::is(Mutant::WipedCoreServesBeforeSync)
-            || (self.complete && self.peers.values().all(|peer| !peer.is_up() || peer.is_synced(slot)))
+            || (self.complete
+                && self.peers.values().all(|peer| peer.is_synced(slot) || !(is_strict || peer.is_up())))
     }
 }
 
@@ -489,6 +499,33 @@ fn flush_stored(turn: &mut Turn<'_>, run: Run) {
     if let Some((to, last, newest, copies)) = run.0 {
         turn.to_edge(to.login.at, ToEdge::Stored { to, last, newest: newest.0, copies });
     }
+}
+
+/// DELIVERED for further return addresses: those sessions have earned nothing by it.
+fn tell_others(turn: &mut Turn<'_>, others: Vec<ReturnAddress>) {
+    for to in others {
+        turn.to_edge(to.login.at, ToEdge::Delivered { to, last: to.sequence, grant: None });
+    }
+}
+
+/// The message came once more: the entry keeps the return address of the higher login, the other one is kept beside it
+/// (rule 8).
+fn add_address(
+    addresses: &mut Addresses,
+    (id, entry): (MailboxId, &mut Entry),
+    before: Option<Login>,
+    (epoch, origin): (u16, ReturnAddress),
+) {
+    let before = before.map(|login| ReturnAddress { login, pair: entry.pair, sequence: entry.sequence });
+    entry.set_told(false);
+    match before.filter(|before| before.login != origin.login) {
+        Some(_) if mutant::is(Mutant::OlderSessionOverwritesReturn) => {}
+        Some(before) if before.login > origin.login => return addresses.keep(id, entry.key(), origin),
+        Some(before) => addresses.keep(id, entry.key(), before),
+        None => {}
+    }
+    addresses.forget(id, entry.key(), origin.login);
+    (entry.epoch, entry.sequence, entry.pair) = (epoch, origin.sequence, origin.pair);
 }
 
 /// To the core of another node.

@@ -362,14 +362,18 @@ impl Wire {
         self.input.drain(..self.taken);
         self.taken = 0;
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(false);
+        // Also when the time is over: what is there already is read.
+        self.stream.set_nonblocking(left.is_zero()).expect("a socket");
+        if !left.is_zero() {
+            self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1)))).expect("a timeout");
         }
-        self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1)))).expect("a timeout");
         let start = self.input.len();
         self.input.resize(start + (64 << 10), 0);
         let read = self.stream.read(&mut self.input[start..]);
         self.input.truncate(start + *read.as_ref().unwrap_or(&0));
+        if left.is_zero() {
+            self.stream.set_nonblocking(false).expect("a socket");
+        }
         match read {
             Ok(0) => Err(()),
             Ok(_) => Ok(true),

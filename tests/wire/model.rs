@@ -140,7 +140,7 @@ impl Client {
         let mut acks = Vec::new();
         while let Some(wire) = &mut self.wire {
             let Some(heard) = wire.within(wait) else { break };
-            wait = Duration::from_nanos(1);
+            wait = Duration::ZERO;
             match heard {
                 Heard::Deliver(letter) => self.on_letter(letter, &mut acks),
                 Heard::End => self.leave(),

@@ -236,7 +236,10 @@ impl<W: Wire, F: Fn() -> W> Visiting<W, F> {
         let until_ns = now_ns + self.visits.stay.as_nanos() as u64;
         let place = &mut self.visitors[at].1;
         if let Place::Arriving { line, since_ns } = std::mem::replace(place, Place::Away { until_ns }) {
-            self.harvest.login.note(now_ns - since_ns);
+            // When the run settles all come at once, which no day does.
+            if self.phase < Phase::Settle {
+                self.harvest.login.note(now_ns - since_ns);
+            }
             self.harvest.logins += 1;
             *place = Place::Here { line, until_ns };
         }

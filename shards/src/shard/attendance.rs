@@ -13,7 +13,7 @@ impl Shard {
         turn: &mut Turn<'_>,
         (id, mailbox): (MailboxId, &mut Mailbox),
         login: Login,
-        (phase, drain, again): (Phase, bool, bool),
+        (phase, drain, again): (Phase, Option<u32>, bool),
     ) {
         if login.at.node != self.config.node {
             self.on_refresh(turn, login.at.node, login.at.executor);

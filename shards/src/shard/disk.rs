@@ -149,7 +149,7 @@ impl Shard {
                 }
                 entry.set_content(Content::Flushed(place));
                 self.counts.stored += 1;
-                self.tell_stored(turn, run, slot, entry);
+                self.tell_stored(turn, run, (id, slot), entry);
                 self.tell_replicas(turn, mailbox, |user, key| FromReplica::Flushed { user, key }, key);
             }
             (Some(entry), Some(old)) if entry.content() == Content::Flushed(old) => {
@@ -166,7 +166,13 @@ impl Shard {
     }
 
     /// `stored`, if it is true by now and somebody waits for it (rule 8).
-    pub(super) fn tell_stored(&self, turn: &mut Turn<'_>, run: &mut Run, slot: Slot, entry: &mut Entry) {
+    pub(super) fn tell_stored(
+        &self,
+        turn: &mut Turn<'_>,
+        run: &mut Run,
+        (id, slot): (MailboxId, Slot),
+        entry: &mut Entry,
+    ) {
         if entry.is_told() || !matches!(entry.content(), Content::Flushed(_)) {
             return;
         }
@@ -179,6 +185,9 @@ impl Shard {
             return;
         }
         entry.set_told(true);
+        for to in self.addresses.of(id, entry.key()) {
+            turn.to_edge(to.login.at, ToEdge::Stored { to, last: to.sequence, newest: entry.id, copies });
+        }
         let Some(origin) = self.origin(entry) else { return };
         if !run.takes(origin, entry.key(), copies) {
             flush_stored(turn, std::mem::take(run));
@@ -242,7 +251,7 @@ impl Shard {
     fn drop_entry(
         &mut self,
         turn: &mut Turn<'_>,
-        (_, mailbox): (MailboxId, &mut Mailbox),
+        (id, mailbox): (MailboxId, &mut Mailbox),
         key: EntryKey,
         refusal: Refusal,
     ) {
@@ -256,7 +265,8 @@ impl Shard {
             Content::Logging(cell) => self.cells.clear(cell),
             Content::Flushed(place) => trim(turn, place),
         }
-        if let Some(to) = self.origin(&entry).filter(|_| !entry.is_told()) {
+        let others = self.addresses.take(id, key);
+        for to in self.origin(&entry).into_iter().chain(others).filter(|_| !entry.is_told()) {
             turn.to_edge(to.login.at, ToEdge::Refused { to, refusal });
         }
         self.senders.release(key.1);
@@ -464,9 +474,9 @@ impl Shard {
         {
             let key = first.key();
             let told = first.is_told();
-            let Some(entry) = self.take(turn, (id, mailbox), key) else { return };
+            let Some((entry, others)) = self.take(turn, (id, mailbox), key) else { return };
             self.counts.expired += 1;
-            if let Some(to) = self.origin(&entry).filter(|_| !told) {
+            for to in self.origin(&entry).into_iter().chain(others).filter(|_| !told) {
                 let refusal = Refusal { code: Code::Expired, wait_ms: 0 };
                 turn.to_edge(to.login.at, ToEdge::Refused { to, refusal });
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Pending, Run, Shard, Turn, flush_stored, to_core};
+use super::{Pending, Run, Shard, Turn, flush_stored, tell_others, to_core};
 use crate::event::Action;
 use crate::id::{ExecutorId, Key, NodeId, Slot, UserId};
 use crate::inbox::{Content, Entry, EntryKey};
@@ -121,8 +121,8 @@ impl Shard {
                 self.on_copy(turn, mailboxes.open(&user), node, (message, flushed));
             }
             FromReplica::Flushed { user, key } => {
-                if let Some((_, mailbox)) = mailboxes.find(&user) {
-                    self.on_copy_flushed(turn, mailbox, node, &key);
+                if let Some(at) = mailboxes.find(&user) {
+                    self.on_copy_flushed(turn, at, node, &key);
                 }
             }
             FromReplica::Tombstone { user, key, taken_at } => {
@@ -163,7 +163,7 @@ impl Shard {
         if let Some(entry) = mailbox.held.as_mut().and_then(|held| held.inbox.entry_mut(key)) {
             entry.copies |= bit;
             let mut run = Run::default();
-            self.tell_stored(turn, &mut run, slot, entry);
+            self.tell_stored(turn, &mut run, (id, slot), entry);
             flush_stored(turn, run);
             let content = entry.content();
             if matches!(content, Content::Flushed(_)) {
@@ -183,14 +183,20 @@ impl Shard {
         self.log_all(turn, (id, mailbox));
     }
 
-    fn on_copy_flushed(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox, node: NodeId, name: &Key) {
+    fn on_copy_flushed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (id, mailbox): (MailboxId, &mut Mailbox),
+        node: NodeId,
+        name: &Key,
+    ) {
         let (bit, slot) = (self.bit(node), mailbox.slot);
         let Some(sender) = self.senders.find(&name.sender) else { return };
         let held = mailbox.held.as_mut();
         let Some(entry) = held.and_then(|held| held.inbox.entry_mut((name.id, sender))) else { return };
         entry.copies |= bit;
         let mut run = Run::default();
-        self.tell_stored(turn, &mut run, slot, entry);
+        self.tell_stored(turn, &mut run, (id, slot), entry);
         flush_stored(turn, run);
     }
 
@@ -204,7 +210,8 @@ impl Shard {
     ) {
         let sender = self.senders.acquire(&name.sender);
         let key = (name.id, sender);
-        if let Some(entry) = self.take(turn, (id, mailbox), key) {
+        if let Some((entry, others)) = self.take(turn, (id, mailbox), key) {
+            tell_others(turn, others);
             let mut run = Run::default();
             if let Some(origin) = self.origin(&entry) {
                 run.takes(origin, key, 0);
@@ -338,7 +345,7 @@ impl Shard {
             let Some(mailbox) = mailboxes.mailbox(id) else { continue };
             let slot = mailbox.slot;
             if let Some(held) = mailbox.held.as_mut() {
-                held.inbox.each_mut(|entry| self.tell_stored(turn, &mut run, slot, entry));
+                held.inbox.each_mut(|entry| self.tell_stored(turn, &mut run, (id, slot), entry));
             }
         }
         flush_stored(turn, run);

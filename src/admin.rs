@@ -1,6 +1,6 @@
 //! The admin socket: one JSON request per line, one JSON answer per line, on a Unix socket of its owner only.
 //!
-//! Serves on a thread of its own, never on an executor; [`ask`] is the other end. `{"verb":"status"}` → [`Status`].
+//! Serves on threads of its own, never on an executor; [`ask`] is the other end. `{"verb":"status"}` → [`Status`].
 
 mod status;
 
@@ -11,12 +11,16 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use status::{ExecutorStatus, Histogram, LogStatus, Messages, Status, Totals};
 
 const REQUEST_BYTES_MAX: u64 = 4_096;
-/// How long one peer may keep the thread waiting.
+/// Connections served at a time.
+const CONNECTIONS_MAX: usize = 16;
+/// How long one peer may say nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The socket cannot be served.
@@ -68,8 +72,8 @@ impl Drop for Admin {
 
 /// Serves the socket until the process ends. A file that an ended process left behind is replaced.
 ///
-/// `status` is called for each request, one at a time. Errors: the socket cannot be opened, or is served already.
-pub fn serve(path: &Path, status: impl Fn() -> Status + Send + 'static) -> Result<Admin, AdminError> {
+/// `status` is called for each request, by several threads. Errors: the socket cannot be opened, or is served already.
+pub fn serve(path: &Path, status: impl Fn() -> Status + Send + Sync + 'static) -> Result<Admin, AdminError> {
     let failed = |cause| AdminError { path: path.to_path_buf(), cause };
     if UnixStream::connect(path).is_ok() {
         return Err(failed(io::Error::new(io::ErrorKind::AddrInUse, "another server answers there")));
@@ -80,11 +84,13 @@ pub fn serve(path: &Path, status: impl Fn() -> Status + Send + 'static) -> Resul
     let listener = UnixListener::bind(path).map_err(failed)?;
     let admin = Admin { path: path.to_path_buf() };
     std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
+    let status = Arc::new(status);
     let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
+        let served = Arc::new(AtomicUsize::new(0));
         for stream in listener.incoming() {
-            let served = stream.and_then(|stream| converse(&stream, &status));
-            if let Err(error) = served {
-                tracing::debug!(%error, "an admin connection ended");
+            let begun = stream.and_then(|stream| begin(stream, &status, &served));
+            if let Err(error) = begun {
+                tracing::debug!(%error, "an admin connection cannot be served");
                 // Out of descriptors, most likely: do not spin.
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -92,6 +98,28 @@ pub fn serve(path: &Path, status: impl Fn() -> Status + Send + 'static) -> Resul
     });
     thread.map_err(failed)?;
     Ok(admin)
+}
+
+/// Serves one connection on a thread of its own, so that a silent one holds up nobody; too many are closed at once.
+fn begin<S>(stream: UnixStream, status: &Arc<S>, served: &Arc<AtomicUsize>) -> io::Result<()>
+where
+    S: Fn() -> Status + Send + Sync + 'static,
+{
+    if served.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+        return Ok(());
+    }
+    served.fetch_add(1, Ordering::Relaxed);
+    let (status, ours) = (status.clone(), served.clone());
+    let conversation = std::thread::Builder::new().name("admin-connection".into()).spawn(move || {
+        if let Err(error) = converse(&stream, &*status) {
+            tracing::debug!(%error, "an admin connection ended");
+        }
+        ours.fetch_sub(1, Ordering::Relaxed);
+    });
+    if conversation.is_err() {
+        served.fetch_sub(1, Ordering::Relaxed);
+    }
+    conversation.map(drop)
 }
 
 fn converse(stream: &UnixStream, status: &impl Fn() -> Status) -> io::Result<()> {

@@ -73,10 +73,9 @@ fn everybody_comes_back_at_once_after_a_crash() {
     const CROWD: usize = 1_500;
     let node = Node::with(&["--executors", "3"]);
     let mut clients: Vec<_> = (0..CROWD).map(|n| Client::online(&node.address, &format!("user-{n}"))).collect();
-    for n in 0..CROWD {
+    for (n, client) in clients.iter_mut().enumerate() {
         for step in [1, 7, 501] {
-            let recipient = format!("user-{}", (n + step) % CROWD);
-            clients[n].send(&recipient, 20);
+            client.send(&format!("user-{}", (n + step) % CROWD), 20);
         }
     }
     let node = node.crash_and_restart(&["--executors", "2"]);

@@ -122,14 +122,17 @@ impl CoreNode {
             StorageEvent::Failed { count } => self.shard.on_failed(turn, &mut self.mailboxes, count),
             StorageEvent::Full(full) => self.shard.on_full(turn, &mut self.mailboxes, full),
             StorageEvent::Read { user, key, sent_at, body } => {
-                if let Some(at) = self.mailboxes.find(&user) {
-                    self.shard.on_read(turn, at, Message { key, sent_at, body });
+                let message = Message { key, sent_at, body };
+                self.shard.on_content(turn, &mut self.mailboxes, (&user, &message.key), Some(&message));
+                if let Some((_, mailbox)) = self.mailboxes.find(&user) {
+                    self.shard.on_read(turn, mailbox, message);
                 }
             }
             StorageEvent::Damaged { user, key, place } => {
                 if let Some(at) = self.mailboxes.find(&user) {
                     self.shard.on_damaged(turn, at, &key, place);
                 }
+                self.shard.on_content(turn, &mut self.mailboxes, (&user, &key), None);
             }
             StorageEvent::Recovered { record, body_bytes, place } => {
                 self.shard.on_recovered(turn, &mut self.mailboxes, record, (body_bytes, place));

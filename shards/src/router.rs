@@ -75,6 +75,8 @@ struct Pair {
     outstanding: u32,
     /// How many of the queue are `Twin`.
     twins: u32,
+    /// A SEND of the queue has a lower id than one before it: a repeat, of something refused or of one under way.
+    is_unordered: bool,
     /// The node to which they were sent, whatever the path has become since.
     out_at: Option<NodeId>,
     /// A bounce stopped the pair: nothing is sent until nothing is outstanding (rule 3).
@@ -319,6 +321,7 @@ impl Pair {
             queue: VecDeque::new(),
             outstanding: 0,
             twins: 0,
+            is_unordered: false,
             out_at: None,
             switching: false,
             granted: None,
@@ -326,9 +329,12 @@ impl Pair {
         }
     }
 
-    /// Whether this message is in the queue already: an inbox remembers one sequence of it, and would answer only that. Ids of a queue increase, but for repeats of what was refused.
-    fn has_open(&self, id: MessageId) -> bool {
-        self.queue.back().is_some_and(|last| id <= last.id) && self.queue.iter().any(|sent| sent.id == id)
+    /// Whether this message is in the queue already: an inbox remembers one sequence of it, and would answer only that.
+    /// A queue in which ids increase need not be searched.
+    fn has_open(&mut self, id: MessageId) -> bool {
+        let last = self.queue.back().map(|last| last.id);
+        self.is_unordered = last.is_some_and(|last| self.is_unordered || id <= last);
+        self.is_unordered && self.queue.iter().any(|sent| sent.id == id)
     }
 
     fn position(&self, sequence: Sequence) -> Result<usize, usize> {

@@ -171,7 +171,7 @@ pub struct Shard {
     timers: Wheel<MailboxId>,
     /// When the executors of other edges were last heard, in monotonic ms; `None` once the lease has ended.
     leases: BTreeMap<(NodeId, ExecutorId), Option<u64>>,
-    reading: sync::Reading,
+    syncs: sync::Syncs,
     unlogged_bytes: u64,
     unflushed_bytes: u64,
     full: bool,
@@ -195,7 +195,7 @@ impl Shard {
             unwritten: VecDeque::new(),
             timers: Wheel::new(),
             leases: BTreeMap::new(),
-            reading: sync::Reading::default(),
+            syncs: sync::Syncs::default(),
             unlogged_bytes: 0,
             unflushed_bytes: 0,
             full: false,

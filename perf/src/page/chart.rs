@@ -67,7 +67,7 @@ impl Lines<'_> {
         for (value, words) in &self.marks {
             let at = x.at(*value);
             svg.line("level", (at, TOP), (at, height - BOTTOM));
-            svg.text("note end", (at - 5.0, height - BOTTOM - 7.0), words);
+            svg.text("note end", (at - 6.0, TOP + 9.0), words);
         }
         for series in &self.series {
             self.draw_series(&mut svg, (&x, &y), series);

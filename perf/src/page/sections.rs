@@ -2,7 +2,7 @@
 
 use super::chart::{Axis, Lines, Measure, Ratio, Series, Used, ratios, utilisation};
 use super::draw::{Unit, escape};
-use super::input::{Results, Run};
+use super::input::{Comparison, Results, Run};
 use crate::report::readable_number;
 use serde_json::Value;
 use std::fmt::Write;
@@ -128,22 +128,17 @@ fn tiles(results: &Results) -> String {
 }
 
 fn comparisons(results: &Results) -> String {
-    let rows: Vec<Ratio> = results
-        .comparisons
-        .iter()
-        .map(|c| Ratio { name: format!("{} · {}", c.what, c.peer), spread: c.ratio })
-        .collect();
-    let limits: Vec<Ratio> = results
-        .comparisons
-        .iter()
-        .filter_map(|c| Some(Ratio { name: c.what.clone(), spread: c.share_of_raw? }))
-        .fold(Vec::new(), |mut rows: Vec<Ratio>, row| {
-            if !rows.iter().any(|known| known.name == row.name) {
-                rows.push(row);
-            }
-            rows
-        });
-    let peers = Measure {
+    let (limit, peers): (Vec<&Comparison>, Vec<&Comparison>) =
+        results.comparisons.iter().partition(|c| c.peer == "raw");
+    let rows = peers.iter().map(|c| Ratio { name: format!("{} · {}", c.what, c.peer), spread: c.ratio }).collect();
+    let mut limits: Vec<Ratio> = Vec::new();
+    let shares = peers.iter().filter_map(|c| Some((&c.what, c.share_of_raw?)));
+    for (name, spread) in limit.iter().map(|c| (&c.what, c.ratio)).chain(shares) {
+        if !limits.iter().any(|known| known.name == *name) {
+            limits.push(Ratio { name: name.clone(), spread });
+        }
+    }
+    let others = Measure {
         title: "Iris / peer, per second of the server's CPU, or per byte",
         base: 1.0,
         goal: 1.0,
@@ -157,7 +152,7 @@ fn comparisons(results: &Results) -> String {
         words: ("", "0.8, the moonshot"),
         is_linear: true,
     };
-    let plots: Vec<String> = [(peers, rows), (raw, limits)]
+    let plots: Vec<String> = [(others, rows), (raw, limits)]
         .iter()
         .filter(|(_, rows)| !rows.is_empty())
         .map(|(measure, rows)| ratios(measure, rows))

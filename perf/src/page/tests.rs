@@ -128,3 +128,12 @@ fn one_result_is_enough_for_a_page() {
         assert!(page.contains("Every run") && !page.contains("NaN"));
     }
 }
+
+#[test]
+fn comparisons_with_raw_are_shares_of_the_limit() {
+    let mut against_raw = comparison();
+    against_raw["peer"] = json!("raw");
+    against_raw["ratio"]["median"] = json!(0.55);
+    let page = sections::page("t", &results(&[against_raw]));
+    assert!(page.contains("marks the limit") && page.contains("0.55×") && !page.contains("peer is better"));
+}

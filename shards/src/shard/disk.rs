@@ -64,7 +64,7 @@ impl Shard {
         let user = mailbox.user.clone();
         for node in self.peers_up() {
             let message = Message { key: name.clone(), sent_at, body: body.clone() };
-            super::to_core(turn, node, slot, FromReplica::Entry { user: user.clone(), message, flushed: false });
+            self.replicate(turn, (node, slot), (id, &user), (key, message));
         }
         let record = Record::Entry(storage::Entry { user, key: name, sent_at, body });
         self.append(turn, mailbox, record, Pending::Entry { mailbox: id, key, bytes, relocates: None });
@@ -287,10 +287,9 @@ impl Shard {
     }
 
     /// The content of an entry has come from the disk.
-    pub fn on_read(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), message: Message) {
+    pub fn on_read(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox, message: Message) {
         let Some(sender) = self.senders.find(&message.key.sender) else { return };
         let key = (message.key.id, sender);
-        self.answer_want(turn, (id, mailbox), key, &message);
         let Some(held) = mailbox.held.as_mut() else { return };
         let waiting = held.sending.iter_mut().find(|(waiting, there)| *waiting == key && there.is_none());
         if let Some((_, there)) = waiting {
@@ -316,7 +315,6 @@ impl Shard {
         }
         self.counts.damaged += 1;
         turn.out.push(Action::Lost { user: mailbox.user.clone(), id: name.id });
-        self.forget_want(turn, (id, mailbox), key);
         self.drop_entry(turn, (id, mailbox), key, Refusal { code: Code::Internal, wait_ms: 0 });
         self.send_ready(turn, mailbox);
         self.pump(turn, mailbox);

@@ -1,6 +1,6 @@
 //! In step with the other replicas: copies of entries, tombstones, and SYNC after a link was away (rules 8 and 14).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{Pending, Run, Shard, Turn, flush_stored, tell_others, to_core};
 use crate::event::Action;
@@ -10,16 +10,50 @@ use crate::mailbox::{Mailbox, MailboxId, Mailboxes};
 use crate::mutant::{self, Mutant};
 use crate::peer::{Message, Peer, ToCores};
 use crate::replica::FromReplica;
-use crate::slot::stable_hash;
+use crate::slot::{slot_of, stable_hash};
 use crate::storage::{Place, Record, StorageRequest};
 use crate::tombstone::Kept;
 
-/// Entries that other replicas asked for and that come from the disk.
+/// SYNCs that this side answers: what goes to another replica for one slot, in order, as far as it is not sent.
+///
+/// Entries of an inbox travel in the order of their ids and before those that are logged meanwhile: a SYNC that is cut
+/// leaves no younger entry without the older ones of its inbox.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
-    entries: BTreeMap<(MailboxId, EntryKey), Vec<(NodeId, Slot)>>,
-    /// How many of them each question waits for.
-    left: BTreeMap<(NodeId, Slot), usize>,
+pub(super) struct Syncs {
+    queues: BTreeMap<(NodeId, Slot), VecDeque<Queued>>,
+}
+
+/// An entry in the queue of a SYNC.
+#[derive(Debug)]
+struct Queued {
+    mailbox: MailboxId,
+    user: UserId,
+    key: EntryKey,
+    /// None while the disk is asked for it.
+    message: Option<Message>,
+}
+
+impl Syncs {
+    fn on_link_down(&mut self, node: NodeId) {
+        self.queues.retain(|&(asker, _), _| asker != node);
+    }
+
+    /// The queues of a slot.
+    fn of_slot(&mut self, slot: Slot) -> impl Iterator<Item = &mut VecDeque<Queued>> {
+        self.queues.iter_mut().filter(move |((_, its), _)| *its == slot).map(|(_, queue)| queue)
+    }
+
+    /// An entry has come from the disk; `None`: it is lost, and so it is out of the queues.
+    fn fill(&mut self, slot: Slot, of: (MailboxId, EntryKey), message: Option<&Message>) {
+        for queue in self.of_slot(slot) {
+            let is_it = |queued: &Queued| (queued.mailbox, queued.key) == of && queued.message.is_none();
+            let Some(at) = queue.iter().position(is_it) else { continue };
+            match message {
+                Some(message) => queue[at].message = Some(message.clone()),
+                None => drop(queue.remove(at)),
+            }
+        }
+    }
 }
 
 impl Shard {
@@ -86,11 +120,7 @@ impl Shard {
         }
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.on_link_down();
-        self.reading.left.retain(|&(asker, _), _| asker != node);
-        self.reading.entries.retain(|_, askers| {
-            askers.retain(|&(asker, _)| asker != node);
-            !askers.is_empty()
-        });
+        self.syncs.on_link_down(node);
         self.become_served(turn, mailboxes);
     }
 
@@ -234,27 +264,26 @@ impl Shard {
 
     /// Another replica lacks something of this slot: it gets everything.
     fn on_want(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, node: NodeId, slot: Slot) {
-        let mut left = 0;
+        let mut queue = VecDeque::new();
         for id in mailboxes.numbers() {
             let Some(mailbox) = mailboxes.mailbox(id).filter(|mailbox| mailbox.slot == slot) else { continue };
-            let Some(held) = &mailbox.held else { continue };
-            for entry in held.inbox.iter() {
-                let key = Key { id: entry.id, sender: self.senders.name(entry.sender).clone() };
-                let user = mailbox.user.clone();
-                match entry.content() {
+            for entry in mailbox.held.iter().flat_map(|held| held.inbox.iter()) {
+                let (user, key) = (mailbox.user.clone(), entry.key());
+                let name = Key { id: entry.id, sender: self.senders.name(entry.sender).clone() };
+                let message = match entry.content() {
                     // What is not logged is not replicated either, until it is.
-                    Content::Unlogged(_) => {}
+                    Content::Unlogged(_) => continue,
                     Content::Logging(cell) => {
                         let (sent_at, body) = self.cells.at(cell);
-                        let message = Message { key, sent_at, body };
-                        to_core(turn, node, slot, FromReplica::Entry { user, message, flushed: false });
+                        Some(Message { key: name, sent_at, body })
                     }
                     Content::Flushed(place) => {
-                        left += 1;
-                        self.reading.entries.entry((id, entry.key())).or_default().push((node, slot));
-                        turn.out.push(Action::Storage(StorageRequest::Read { user, key, place }));
+                        let request = StorageRequest::Read { user: user.clone(), key: name, place };
+                        turn.out.push(Action::Storage(request));
+                        None
                     }
-                }
+                };
+                queue.push_back(Queued { mailbox: id, user, key, message });
             }
         }
         for (id, key) in self.tombstones.iter() {
@@ -263,49 +292,68 @@ impl Shard {
             let (user, taken_at) = (mailbox.user.clone(), turn.now.wall_ms());
             to_core(turn, node, slot, FromReplica::Tombstone { user, key, taken_at });
         }
-        if left == 0 {
-            return to_core(turn, node, slot, FromReplica::Done { slot });
-        }
-        self.reading.left.insert((node, slot), left);
+        self.syncs.queues.insert((node, slot), queue);
+        self.go_on_syncing(turn, mailboxes, slot);
     }
 
-    /// The content of an entry that replicas asked for has come from the disk.
-    pub(super) fn answer_want(
+    /// A copy of an entry for another replica: behind the SYNC of its slot, if there is one.
+    pub(super) fn replicate(
         &mut self,
         turn: &mut Turn<'_>,
-        (id, mailbox): (MailboxId, &mut Mailbox),
-        key: EntryKey,
-        message: &Message,
+        (node, slot): (NodeId, Slot),
+        (id, user): (MailboxId, &UserId),
+        (key, message): (EntryKey, Message),
     ) {
-        let there = mailbox.held.as_ref().is_some_and(|held| held.inbox.entry(key).is_some());
-        self.each_asker(turn, (id, key), |turn, node, slot| {
-            if there {
-                let (user, message) = (mailbox.user.clone(), message.clone());
-                to_core(turn, node, slot, FromReplica::Entry { user, message, flushed: true });
-            }
-        });
+        let user = user.clone();
+        match self.syncs.queues.get_mut(&(node, slot)) {
+            Some(queue) => queue.push_back(Queued { mailbox: id, user, key, message: Some(message) }),
+            None => to_core(turn, node, slot, FromReplica::Entry { user, message, flushed: false }),
+        }
     }
 
-    /// The content of an entry that replicas asked for is lost.
-    pub(super) fn forget_want(&mut self, turn: &mut Turn<'_>, (id, _): (MailboxId, &mut Mailbox), key: EntryKey) {
-        self.each_asker(turn, (id, key), |_, _, _| {});
-    }
-
-    fn each_asker(
+    /// The content of an entry has come from the disk, or is lost.
+    pub fn on_content(
         &mut self,
         turn: &mut Turn<'_>,
-        of: (MailboxId, EntryKey),
-        then: impl Fn(&mut Turn<'_>, NodeId, Slot),
+        mailboxes: &mut Mailboxes,
+        (user, name): (&UserId, &Key),
+        message: Option<&Message>,
     ) {
-        for (node, slot) in self.reading.entries.remove(&of).unwrap_or_default() {
-            let Some(left) = self.reading.left.get_mut(&(node, slot)) else { continue };
-            then(turn, node, slot);
-            *left -= 1;
-            if *left == 0 {
-                self.reading.left.remove(&(node, slot));
-                to_core(turn, node, slot, FromReplica::Done { slot });
+        if self.syncs.queues.is_empty() {
+            return;
+        }
+        let slot = slot_of(user.as_bytes());
+        if let (Some((id, _)), Some(sender)) = (mailboxes.find(user), self.senders.find(&name.sender)) {
+            self.syncs.fill(slot, (id, (name.id, sender)), message);
+        }
+        // Also where it was taken and forgotten meanwhile: what is behind it goes on.
+        self.go_on_syncing(turn, mailboxes, slot);
+    }
+
+    /// Sends the head of each SYNC of a slot as far as it has come from the disk.
+    fn go_on_syncing(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, slot: Slot) {
+        let mut done = Vec::new();
+        for (&(node, its), queue) in self.syncs.queues.iter_mut().filter(|((_, its), _)| *its == slot) {
+            while let Some(queued) = queue.front_mut() {
+                let held = mailboxes.mailbox(queued.mailbox).and_then(|mailbox| mailbox.held.as_ref());
+                let entry = held.and_then(|held| held.inbox.entry(queued.key)).map(Entry::content);
+                match (entry, queued.message.take()) {
+                    (Some(content), Some(message)) => {
+                        let (user, flushed) = (queued.user.clone(), matches!(content, Content::Flushed(_)));
+                        to_core(turn, node, its, FromReplica::Entry { user, message, flushed });
+                    }
+                    (Some(_), None) => break,
+                    // Taken or dropped meanwhile.
+                    (None, _) => {}
+                }
+                queue.pop_front();
+            }
+            if queue.is_empty() {
+                to_core(turn, node, its, FromReplica::Done { slot });
+                done.push((node, its));
             }
         }
+        done.iter().for_each(|of| drop(self.syncs.queues.remove(of)));
     }
 
     /// Something more is synced: perhaps this log is complete now.

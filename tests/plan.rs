@@ -66,6 +66,14 @@ fn measured_figures_say_what_binds_and_what_is_stranded() {
     assert_eq!((&json["layers"][0]["binds"], &json["layers"][0]["may_fail"]), (&Value::from("cpu"), &Value::from(2)));
 }
 
+/// The file is what `iris-perf capacity` writes: its own tests compare it with that.
+#[test]
+fn files_of_iris_perf_are_understood() {
+    let plan = plan(&["--dau", "5B", "--measured", "perf/tests/measured.json"]);
+    assert_eq!((&plan["figures"], &plan["dau"]), (&Value::from("measured"), &Value::from(5_000_000_000_u64)));
+    assert!(plan["edge_nodes"].as_u64().is_some_and(|edges| (100..5_000).contains(&edges)), "{plan}");
+}
+
 #[test]
 fn mistakes_name_what_to_change() {
     let (old, broken) = (measured(&MEASURED.replace("measured/1", "measured/0")), measured("{"));

@@ -230,6 +230,19 @@ mod tests {
         Ok(())
     }
 
+    /// `iris plan` is tested against the same file.
+    #[test]
+    fn fields_are_those_of_the_example() -> Result<()> {
+        let example: Value = serde_json::from_str(include_str!("../tests/measured.json"))?;
+        let measured = to_value(measured(&results())?)?;
+        let names = |value: &Value| value.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>());
+        assert_eq!(names(&measured), names(&example));
+        for group in ["connection", "per_cpu_second", "stored"] {
+            assert_eq!(names(&measured[group]), names(&example[group]), "{group}");
+        }
+        Ok(())
+    }
+
     #[test]
     fn what_could_not_be_measured_is_named_or_null() {
         let mut without_root = results();

@@ -13,11 +13,8 @@ use crate::mailbox::MailboxId;
 /// Addresses of one executor. Reached: the older half is forgotten, and those sessions confirm nothing of it.
 pub const ADDRESSES_MAX: usize = 4_096;
 
-const LOWEST: Login = Login {
-    stamp: 0,
-    at: Location { node: NodeId(0), executor: ExecutorId(0), session: SessionId(0) },
-    boot: 0,
-};
+const LOWEST: Login =
+    Login { stamp: 0, at: Location { node: NodeId(0), executor: ExecutorId(0), session: SessionId(0) }, boot: 0 };
 
 type Generation = BTreeMap<(MailboxId, EntryKey, Login), ReturnAddress>;
 
@@ -86,7 +83,8 @@ mod tests {
     #[test]
     fn addresses_are_bounded_and_the_youngest_stay() {
         let alice = Senders::new(0).acquire(&UserId::parse(b"alice").unwrap());
-        let address = |stamp| ReturnAddress { login: Login { stamp, ..LOWEST }, pair: PairId(0), sequence: Sequence(1) };
+        let address =
+            |stamp| ReturnAddress { login: Login { stamp, ..LOWEST }, pair: PairId(0), sequence: Sequence(1) };
         let key = |id: u64| (MessageId::v7(id, 0), alice);
         let mut addresses = Addresses::default();
         for id in 0..10_000 {

@@ -232,6 +232,15 @@ impl Inbox {
         Some(entry)
     }
 
+    /// Marks this entry as out, out of turn.
+    pub fn send(&mut self, key: EntryKey) -> Option<&mut Entry> {
+        let (chunk, at) = self.find(key).ok()?;
+        self.out_top = self.out_top.max(Some(key));
+        let entry = &mut self.chunks[chunk][at];
+        entry.set_out(true);
+        Some(entry)
+    }
+
     /// Nothing is out any more: the session it was sent to has ended.
     pub fn recall(&mut self) {
         self.out_below = None;

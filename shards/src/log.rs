@@ -51,6 +51,8 @@ pub struct Log {
     /// Appends that wait for a segment.
     waiting: VecDeque<Record>,
     is_full: bool,
+    /// Failed appends of which the core does not know yet.
+    unheard: usize,
     is_removing: bool,
     is_closing: bool,
     synced_ms: u64,
@@ -86,6 +88,7 @@ impl Log {
             preparing: Preparing::No,
             waiting: VecDeque::new(),
             is_full: false,
+            unheard: 0,
             is_removing: false,
             is_closing: false,
             synced_ms: 0,
@@ -100,6 +103,7 @@ impl Log {
             LogEvent::Request(StorageRequest::Append(record)) => self.on_append(now_ms, record, out),
             LogEvent::Request(StorageRequest::Read { user, key, place }) => self.on_read(user, key, place, out),
             LogEvent::Request(StorageRequest::Trim { place }) => self.on_trim(now_ms, place),
+            LogEvent::Request(StorageRequest::Heard { count }) => self.unheard -= count,
             LogEvent::TurnEnded => self.on_turn_ended(now_ms, out),
             LogEvent::Prepared { segment } => self.on_prepared(now_ms, segment, out),
             LogEvent::PrepareFailed { .. } => self.on_prepare_failed(now_ms, out),
@@ -171,6 +175,10 @@ impl Log {
 
     /// Stages or fails an append, or gives it back because it has to wait.
     fn admit(&mut self, record: Record, out: &mut Vec<LogAction>) -> Option<Record> {
+        if self.unheard > 0 && self.is_behind_failures(&record) {
+            self.fail(out);
+            return None;
+        }
         match self.room(&record) {
             Room::Here => self.stage(&record),
             Room::NextSegment => {
@@ -180,10 +188,21 @@ impl Log {
             Room::Wait => return Some(record),
             Room::Full => {
                 self.tell_full(true, out);
-                self.staging.fail(out);
+                self.fail(out);
             }
         }
         None
+    }
+
+    fn fail(&mut self, out: &mut Vec<LogAction>) {
+        self.unheard += 1;
+        self.staging.fail(out);
+    }
+
+    /// Whether it may not be on disk when an append before it is not.
+    fn is_behind_failures(&self, record: &Record) -> bool {
+        let is_copy = self.giving_up.as_ref().is_some_and(|segment| segment.is_copy(record));
+        !matches!(record, Record::Tombstone { .. }) && !is_copy
     }
 
     fn stage(&mut self, record: &Record) {

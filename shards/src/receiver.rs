@@ -123,13 +123,7 @@ impl Receiver {
     }
 
     /// An entry of the inbox, from this core, for the registration with this number.
-    pub fn on_inbox(
-        &mut self,
-        edge: &mut Edge<'_>,
-        me: &Identity,
-        (core, drain): (NodeId, u32),
-        message: Message,
-    ) {
+    pub fn on_inbox(&mut self, edge: &mut Edge<'_>, me: &Identity, (core, drain): (NodeId, u32), message: Message) {
         // What is behind it on its way may be of the present registration, and what is before it may be lost.
         if (self.drain, self.drain_number) != (Some(core), drain) {
             return;

@@ -52,6 +52,11 @@ pub enum FromReplica {
         /// The slot.
         slot: Slot,
     },
+    /// The disk of the other side had no room for a copy: do not wait for it, until it wants everything of this slot.
+    NoRoom {
+        /// The slot.
+        slot: Slot,
+    },
 }
 
 /// How far this executor is in step with the core of one other node.
@@ -63,6 +68,10 @@ pub struct InStep {
     digests: BTreeMap<Slot, u64>,
     offered: bool,
     wanted: BTreeSet<Slot>,
+    /// A copy of these found no room here: they are wanted again.
+    behind: BTreeSet<Slot>,
+    /// The same at the other side.
+    short: BTreeSet<Slot>,
 }
 
 impl InStep {
@@ -94,7 +103,33 @@ impl InStep {
 
     /// The content of this slot was asked for.
     pub fn want(&mut self, slot: Slot) {
+        self.behind.remove(&slot);
         self.wanted.insert(slot);
+    }
+
+    /// A copy found no room here. True if this is news.
+    pub fn fall_behind(&mut self, slot: Slot) -> bool {
+        self.up && self.behind.insert(slot)
+    }
+
+    /// What is to be asked for again, now that there is room. Not while it is being sent: what was lost of it would be
+    /// missed.
+    pub fn to_want_again(&self) -> Vec<Slot> {
+        self.behind.iter().copied().filter(|slot| self.offered && !self.wanted.contains(slot)).collect()
+    }
+
+    /// The other side had no room for something of this slot (`true`), or asks for all of it (`false`).
+    pub fn set_short(&mut self, slot: Slot, is_short: bool) {
+        if is_short {
+            self.short.insert(slot);
+        } else {
+            self.short.remove(&slot);
+        }
+    }
+
+    /// Whether the other side gets everything of this slot that this side appends, and says when it is on disk.
+    pub fn keeps(&self, slot: Slot) -> bool {
+        self.up && self.is_synced(slot) && !self.short.contains(&slot)
     }
 
     /// The content of this slot has arrived.
@@ -115,12 +150,12 @@ impl InStep {
     /// Whether this side has everything that the other had of this slot when the link came up; while it is down: had
     /// it when the link was lost.
     pub fn is_synced(&self, slot: Slot) -> bool {
-        self.offered && !self.wanted.contains(&slot)
+        self.offered && !self.wanted.contains(&slot) && !self.behind.contains(&slot)
     }
 
     /// The same for all slots.
     pub fn is_all_synced(&self) -> bool {
-        self.offered && self.wanted.is_empty()
+        self.offered && self.wanted.is_empty() && self.behind.is_empty()
     }
 }
 

@@ -114,6 +114,12 @@ impl Router {
         };
         let pair = &mut self.pairs[index];
         me.window.take(edge, body.len());
+        if pair.queue.is_empty() && pair.out_at.is_none() {
+            // Never without the mutant: a pair that has sent nothing has earned nothing.
+            let shared = mutant::shared(&me.user, &pair.recipient);
+            let shared = shared.filter(|grant| edge.is_reachable(grant.login.at.node));
+            pair.path = shared.map_or(pair.path, Path::Direct);
+        }
         let state = if pair.has_open(id) { State::Twin } else { State::Held };
         pair.queue.push_back(Sent { sequence, id, sent_at: edge.now.wall_ms(), body: Body::from(body), state });
         if state == State::Twin {
@@ -444,6 +450,7 @@ impl Pair {
                     && (self.undelivered.is_none() || mutant::is(Mutant::StoredCountsAsDelivered))
                 {
                     self.path = Path::Direct(grant);
+                    mutant::share(&me.user, &self.recipient, grant);
                 }
             }
             if self.switching || self.granted.is_some() || !self.release(edge, me) {

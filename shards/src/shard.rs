@@ -15,7 +15,7 @@ use crate::addresses::Addresses;
 use crate::event::Action;
 use crate::frame::Code;
 use crate::id::{Body, ExecutorId, Grant, Key, Login, MessageId, NodeId, ReturnAddress, Sequence, Slot};
-use crate::inbox::{Content, Entry, EntryKey};
+use crate::inbox::{Content, Entry, EntryKey, Inbox};
 use crate::limits::CoreLimits;
 use crate::mailbox::{Mailbox, MailboxId, Sums};
 use crate::mutant::{self, Mutant};
@@ -96,9 +96,26 @@ impl Turn<'_> {
 /// An append that the storage engine has not answered.
 #[derive(Debug, Clone, Copy)]
 enum Pending {
-    Entry { mailbox: MailboxId, key: EntryKey, bytes: u32, relocates: Option<Place> },
-    Tombstone { mailbox: MailboxId, key: EntryKey, relocates: Option<Place> },
-    Complete { relocates: Option<Place> },
+    Entry {
+        mailbox: MailboxId,
+        key: EntryKey,
+        bytes: u32,
+        relocates: Option<Place>,
+    },
+    Tombstone {
+        mailbox: MailboxId,
+        key: EntryKey,
+        relocates: Option<Place>,
+    },
+    Complete {
+        relocates: Option<Place>,
+    },
+    /// An entry that was refused because an older one had failed: this one fails too.
+    Dropped {
+        mailbox: MailboxId,
+        key: EntryKey,
+        bytes: u32,
+    },
 }
 
 /// Bodies in memory, by cell.
@@ -168,6 +185,8 @@ pub struct Shard {
     tombstones: Tombstones,
     /// Tombstones that found no room on the disk.
     unwritten: VecDeque<(MailboxId, EntryKey, Option<Place>)>,
+    /// The place that the mark is to leave, while there is no room for its copy.
+    unmoved_mark: Option<Place>,
     timers: Wheel<MailboxId>,
     /// When the executors of other edges were last heard, in monotonic ms; `None` once the lease has ended.
     leases: BTreeMap<(NodeId, ExecutorId), Option<u64>>,
@@ -193,6 +212,7 @@ impl Shard {
             cells: Cells::default(),
             pending: VecDeque::new(),
             unwritten: VecDeque::new(),
+            unmoved_mark: None,
             timers: Wheel::new(),
             leases: BTreeMap::new(),
             syncs: sync::Syncs::default(),
@@ -317,7 +337,7 @@ impl Shard {
         let code = if messages >= limits.inbox_messages_max as usize || held + bytes > limits.inbox_bytes_max {
             self.counts.inbox_full += 1;
             Code::InboxFull
-        } else if self.full && mailbox.presence.drains().is_none() {
+        } else if self.full && (mailbox.presence.drains().is_none() || !self.can_send(mailbox.slot)) {
             self.counts.disk_full += 1;
             Code::DiskFull
         } else if self.unlogged_bytes + self.unflushed_bytes + bytes > limits.unflushed_bytes_max {
@@ -404,7 +424,7 @@ impl Shard {
         let limits = &self.config.limits;
         let Some(held) = mailbox.held.as_mut() else { return };
         while held.out_messages < limits.page_messages && held.out_bytes < u64::from(limits.page_bytes) {
-            let Some(entry) = held.inbox.send_next() else { return };
+            let Some(entry) = next_to_send(&mut held.inbox, &self.cells) else { return };
             let key = entry.key();
             held.out_messages += 1;
             held.out_bytes += u64::from(entry.bytes);
@@ -489,9 +509,21 @@ impl Shard {
     fn can_send(&self, slot: Slot) -> bool {
         let is_strict = usize::from(self.config.limits.copies_min) > self.peers.len();
         mutant::is(Mutant::WipedCoreServesBeforeSync)
-            || (self.complete
-                && self.peers.values().all(|peer| peer.is_synced(slot) || !(is_strict || peer.is_up())))
+            || (self.complete && self.peers.values().all(|peer| peer.is_synced(slot) || !(is_strict || peer.is_up())))
     }
+}
+
+/// The next entry of an inbox to be sent (rule 9).
+fn next_to_send<'a>(inbox: &'a mut Inbox, cells: &Cells) -> Option<&'a mut Entry> {
+    if mutant::is(Mutant::InboxOrderedByEdgeClock) {
+        let sent_at = |entry: &Entry| match entry.content() {
+            Content::Unlogged(cell) | Content::Logging(cell) => cells.at(cell).0,
+            Content::Flushed(_) => 0,
+        };
+        let earliest = inbox.iter().filter(|entry| !entry.is_out()).min_by_key(|entry| sent_at(entry))?.key();
+        return inbox.send(earliest);
+    }
+    inbox.send_next()
 }
 
 /// STORED for a run.

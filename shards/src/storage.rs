@@ -64,6 +64,11 @@ pub enum StorageRequest {
         /// Where it is.
         place: Place,
     },
+    /// The core knows that this many more appends have failed. Not answered.
+    Heard {
+        /// As in `Failed`.
+        count: usize,
+    },
 }
 
 /// An answer of the engine.
@@ -74,7 +79,9 @@ pub enum StorageEvent {
         /// In the order of the appends.
         places: Vec<Place>,
     },
-    /// The next `count` appends were dropped and never reach the disk: it is full. Appends behind them are in order.
+    /// The next `count` appends were dropped and never reach the disk: it is full. From a failed append until its failure
+    /// was [`StorageRequest::Heard`], entries and the mark fail too: no younger entry is on disk without an older one,
+    /// and no mark that what it counts on is missing. (Tombstones do not, nor what is moved on the engine's own wish.)
     Failed {
         /// How many appends.
         count: usize,

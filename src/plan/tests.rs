@@ -158,7 +158,8 @@ fn assumptions_and_exclusions_are_told() {
 
 #[test]
 fn impossible_inputs_name_the_flag() {
-    let cases: [(fn(&mut Inputs), &str); 8] = [
+    type Case = (fn(&mut Inputs), &'static str);
+    let cases: [Case; 8] = [
         (|inputs| inputs.demand.dau = 0, "--dau is 0"),
         (|inputs| inputs.demand.dau = COUNT_MAX + 1, "--dau is 1000000000001"),
         (|inputs| inputs.fleet.connections_per_edge = 0, "--connections-per-edge"),

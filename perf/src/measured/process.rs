@@ -8,7 +8,6 @@ use anyhow::{Context, Result};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
-use std::time::Duration;
 
 const NS_PER_TICK: u64 = 10_000_000;
 

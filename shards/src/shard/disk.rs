@@ -84,7 +84,7 @@ impl Shard {
 
     /// Mailbox and sender stay as long as an append refers to them.
     pub(super) fn append(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox, record: Record, pending: Pending) {
-        if let Pending::Entry { key, .. } | Pending::Tombstone { key, .. } = pending {
+        if let Pending::Entry { key, .. } | Pending::Tombstone { key, .. } | Pending::Dropped { key, .. } = pending {
             mailbox.references += 1;
             self.senders.retain(key.1);
         }
@@ -127,6 +127,7 @@ impl Shard {
                     }
                     self.become_complete(turn, mailboxes);
                 }
+                Pending::Dropped { .. } => unreachable!("what is behind a failed append fails until that was heard"),
             }
         }
         flush_stored(turn, run);
@@ -178,9 +179,7 @@ impl Shard {
         }
         let copies = 1 + entry.copies.count_ones() as u8;
         let peers = self.peers.values().enumerate();
-        let waits = peers
-            .filter(|(_, peer)| peer.is_up() && peer.is_synced(slot))
-            .any(|(bit, _)| entry.copies & (1 << bit) == 0);
+        let waits = peers.filter(|(_, peer)| peer.keeps(slot)).any(|(bit, _)| entry.copies & (1 << bit) == 0);
         if !mutant::is(Mutant::StoredBelowCopiesMin) && (waits || copies < self.config.limits.copies_min) {
             return;
         }
@@ -197,6 +196,7 @@ impl Shard {
 
     /// Appends were dropped: the disk is full.
     pub fn on_failed(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, count: usize) {
+        turn.out.push(Action::Storage(StorageRequest::Heard { count }));
         // The youngest first: each goes in front of what waits, so that no younger entry is logged before an older one.
         let failed: Vec<Pending> = self.pending.drain(..count).rev().collect();
         for pending in failed {
@@ -225,26 +225,81 @@ impl Shard {
                     let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
                     self.answered(at, key);
                 }
-                Pending::Complete { relocates } => self.append_complete(turn, relocates),
+                Pending::Complete { relocates: Some(place) } if self.full => self.unmoved_mark = Some(place),
+                Pending::Complete { relocates: Some(place) } => self.append_complete(turn, Some(place)),
+                // Something before it is missing: once that is there, it is appended again.
+                Pending::Complete { relocates: None } => {}
+                Pending::Dropped { mailbox, key, bytes } => {
+                    self.unflushed_bytes -= u64::from(bytes);
+                    let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
+                    self.answered(at, key);
+                }
             }
+        }
+        self.go_on_with_room(turn, mailboxes);
+    }
+
+    /// There may be room now for what failed.
+    fn go_on_with_room(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
+        if self.full {
+            return;
+        }
+        if let Some(place) = self.unmoved_mark.take() {
+            self.append_complete(turn, Some(place));
+        }
+        self.want_again(turn);
+        if !self.complete {
+            self.become_synced(turn, mailboxes);
         }
     }
 
-    /// A present recipient still gets it from memory; for an absent one it is refused, and was never there.
+    /// A present recipient still gets it from memory; for an absent one it is refused, and was never there. A copy is
+    /// given up: another replica has it, and waits no more for this one.
     fn on_entry_failed(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), key: EntryKey) {
-        let present = mailbox.presence.drains().is_some();
+        let (present, slot) = (mailbox.presence.drains().is_some(), mailbox.slot);
         let retry_ms = self.config.limits.retry_ms;
         let Some(held) = mailbox.held.as_mut() else { return };
         let Some(entry) = held.inbox.entry_mut(key) else { return };
         let Content::Logging(cell) = entry.content() else { return };
         entry.set_content(Content::Unlogged(cell));
         self.unlogged_bytes += u64::from(entry.bytes);
-        if present {
+        let is_copy = !self.peers.is_empty() && self.origin(entry).is_none();
+        if present && !is_copy {
             held.unlogged.push_front((turn.now.mono_ms + u64::from(retry_ms), key));
             return self.arm(turn.now, id, mailbox);
         }
+        if is_copy {
+            self.fall_behind(turn, slot);
+        }
         self.counts.disk_full += 1;
-        self.drop_entry(turn, (id, mailbox), key, Refusal { code: Code::DiskFull, wait_ms: retry_ms });
+        let refusal = Refusal { code: Code::DiskFull, wait_ms: retry_ms };
+        self.drop_entry(turn, (id, mailbox), key, refusal);
+        self.drop_younger(turn, (id, mailbox), key, refusal);
+    }
+
+    /// What came from the same sender behind a dropped entry goes too, or it would be seen before that comes again.
+    fn drop_younger(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (id, mailbox): (MailboxId, &mut Mailbox),
+        dropped: EntryKey,
+        refusal: Refusal,
+    ) {
+        let held = mailbox.held.iter();
+        let keys = held.flat_map(|held| &held.unlogged).map(|&(_, key)| key);
+        let mut younger: Vec<EntryKey> = keys.filter(|key| key.1 == dropped.1).collect();
+        for pending in &mut self.pending {
+            match *pending {
+                Pending::Entry { mailbox, key, bytes, relocates: None } if mailbox == id && key.1 == dropped.1 => {
+                    *pending = Pending::Dropped { mailbox, key, bytes };
+                    younger.push(key);
+                }
+                _ => {}
+            }
+        }
+        for key in younger {
+            self.drop_entry(turn, (id, mailbox), key, refusal);
+        }
     }
 
     /// Takes an entry out without a trace in memory, and tells its sender why if it can.
@@ -284,6 +339,7 @@ impl Shard {
             self.append_tombstone(turn, (id, mailbox), key, kills);
             self.answered(mailbox, key);
         }
+        self.go_on_with_room(turn, mailboxes);
     }
 
     /// The content of an entry has come from the disk.

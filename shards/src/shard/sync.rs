@@ -64,7 +64,7 @@ impl Shard {
 
     /// How many replicas would have a message on disk before `stored` is told.
     pub(super) fn reachable_copies(&self, slot: Slot) -> u8 {
-        1 + self.peers.values().filter(|peer| peer.is_up() && peer.is_synced(slot)).count() as u8
+        1 + self.peers.values().filter(|peer| peer.keeps(slot)).count() as u8
     }
 
     /// Whether tombstones may be forgotten for their age: no replica is away that could bring the entry back.
@@ -141,6 +141,9 @@ impl Shard {
                 to_core(turn, node, slot, FromReplica::Want { slot });
             }
         }
+        if mutant::is(Mutant::CompleteBeforeFlush) && !self.complete {
+            self.append_complete(turn, None);
+        }
         self.become_synced(turn, mailboxes);
     }
 
@@ -163,12 +166,46 @@ impl Shard {
                     peer.on_digest(slot, digest);
                 }
             }
-            FromReplica::Want { slot } => self.on_want(turn, mailboxes, node, slot),
+            FromReplica::Want { slot } => {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.set_short(slot, false);
+                }
+                self.on_want(turn, mailboxes, node, slot);
+            }
+            FromReplica::NoRoom { slot } => {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.set_short(slot, true);
+                    self.become_served(turn, mailboxes);
+                }
+            }
             FromReplica::Done { slot } => {
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.on_done(slot);
+                    self.want_again(turn);
                     self.become_synced(turn, mailboxes);
                 }
+            }
+        }
+    }
+
+    /// A copy found no room on this disk: nothing is sent from its slot until all of it was asked for again.
+    pub(super) fn fall_behind(&mut self, turn: &mut Turn<'_>, slot: Slot) {
+        for (&node, peer) in &mut self.peers {
+            if peer.fall_behind(slot) {
+                to_core(turn, node, slot, FromReplica::NoRoom { slot });
+            }
+        }
+    }
+
+    /// There may be room now for what had none.
+    pub(super) fn want_again(&mut self, turn: &mut Turn<'_>) {
+        if self.full {
+            return;
+        }
+        for (&node, peer) in &mut self.peers {
+            for slot in peer.to_want_again() {
+                peer.want(slot);
+                to_core(turn, node, slot, FromReplica::Want { slot });
             }
         }
     }
@@ -357,16 +394,13 @@ impl Shard {
     }
 
     /// Something more is synced: perhaps this log is complete now.
-    fn become_synced(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
+    pub(super) fn become_synced(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
         if !self.complete {
             let all = self.peers.values().all(|peer| peer.is_up() && peer.is_all_synced());
             let pending = self.pending.iter().any(|pending| matches!(pending, Pending::Complete { .. }));
-            if all && !pending {
+            if all && !pending && !self.full {
                 // Behind the synced entries, and it counts when it is flushed.
                 self.append_complete(turn, None);
-                if mutant::is(Mutant::CompleteBeforeFlush) {
-                    self.complete = true;
-                }
             }
         }
         self.become_served(turn, mailboxes);

@@ -153,9 +153,14 @@ impl Ledger {
         }
     }
 
-    /// A message is shown: what is older of its pair and not on `copies` disks may be seen later.
+    /// A message is shown.
     pub fn on_shown(&mut self, shown: MessageIx, copies: usize) {
         self.notes[shown].is_shown = true;
+        self.on_under_way(shown, copies);
+    }
+
+    /// A message is sent from an inbox, or shown: what is older of its pair and not on `copies` disks may be seen later.
+    pub fn on_under_way(&mut self, shown: MessageIx, copies: usize) {
         let (from, to) = (self.notes[shown].from, self.notes[shown].to);
         let older = self.notes[..shown].iter_mut().filter(|note| (note.from, note.to, note.taken) == (from, to, 0));
         for note in older.filter(|note| (note.flushed.count_ones() as usize) < copies) {

@@ -37,6 +37,8 @@ pub struct Model {
     reads: Vec<(u64, StorageEvent)>,
     told: VecDeque<StorageEvent>,
     full: bool,
+    /// Failed appends of which the core does not know.
+    unheard: usize,
     trims: u32,
     /// Segments that were asked to be given up: asked once.
     asked: BTreeSet<u64>,
@@ -54,6 +56,7 @@ impl Model {
             reads: Vec::new(),
             told: VecDeque::new(),
             full: false,
+            unheard: 0,
             trims: 0,
             asked: BTreeSet::new(),
             flush_us,
@@ -85,9 +88,13 @@ impl Model {
     pub fn request(&mut self, request: StorageRequest, now_us: u64, rng: &mut Rng) -> Option<Record> {
         match request {
             StorageRequest::Append(record) => {
-                // Until a failure was told nothing behind it is kept: a younger entry must not be there without an older.
-                let is_failing = self.full || self.pending.iter().any(|(_, failed)| *failed);
-                let failed = is_failing && matches!(record, Record::Entry(_));
+                // Until a failure was heard nothing behind it is kept: a younger entry must not be there without an older.
+                let failed = match record {
+                    Record::Entry(_) => self.full || self.unheard > 0,
+                    Record::Complete => self.unheard > 0,
+                    Record::Tombstone { .. } => false,
+                };
+                self.unheard += usize::from(failed);
                 self.pending.push_back((record, failed));
                 None
             }
@@ -101,6 +108,10 @@ impl Model {
                 None
             }
             StorageRequest::Trim { place } => self.trim(place, rng),
+            StorageRequest::Heard { count } => {
+                self.unheard -= count;
+                None
+            }
         }
     }
 

@@ -214,9 +214,13 @@ impl World {
                     self.judge(verdict);
                 }
             }
-            Peer::Edge { message: ToEdge::Refused { to, .. }, .. } => {
+            Peer::Edge { message: ToEdge::Refused { to, refusal }, .. } => {
+                // What found no room here may have found it at another replica, and comes from there when it comes.
+                let is_gone = refusal.code != iris_shards::frame::Code::DiskFull || self.plan.copies == 1;
                 for message in self.run_of(to.login, to.sequence, to.sequence) {
-                    self.ledger.on_turned_down(message);
+                    if is_gone {
+                        self.ledger.on_turned_down(message);
+                    }
                     self.ledger.on_refused(message);
                 }
             }
@@ -224,6 +228,11 @@ impl World {
                 self.ledger.counts.direct += messages.len() as u64;
                 for message in messages {
                     self.ledger.on_sent_on(message.key.id);
+                }
+            }
+            Peer::Edge { message: ToEdge::Deliver { message, .. }, .. } => {
+                if let Some(message) = self.ledger.find(message.key.id) {
+                    self.ledger.on_under_way(message, self.plan.copies);
                 }
             }
             Peer::Core { message: ToCore::Append { message, .. }, .. } => self.ledger.on_sent_on(message.key.id),

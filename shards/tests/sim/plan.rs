@@ -288,8 +288,29 @@ fn operations(rng: &mut Rng, plan: &Plan) -> Vec<(u64, Op)> {
         let until = at + rng.range(1, plan.steps / 3);
         fault(rng, plan, &flavour, (at, until), &mut ops);
     }
+    interrupt_syncs(plan, &mut ops);
     ops.sort_by_key(|(at, _)| *at);
     ops
+}
+
+/// Some wiped nodes die once more while they get everything back, and are alone when they return.
+fn interrupt_syncs(plan: &Plan, ops: &mut Vec<(u64, Op)>) {
+    // Its own chance, so that all other seeds mean what they meant before.
+    let mut rng = Rng::new(plan.seed ^ 0x73_796e_6373);
+    let wiped = ops.iter().filter_map(|(at, op)| match op {
+        Op::Wipe(node) if plan.nodes[*node].core && plan.copies > 1 => Some((*at, *node)),
+        _ => None,
+    });
+    for (at, node) in wiped.collect::<Vec<_>>() {
+        if rng.permille(500) {
+            let (died, back) = (at + rng.range(1, 60), at + rng.range(60, 400));
+            ops.extend([(at + 1, Op::Restart(node)), (died, Op::CrashOnFlush(node))]);
+            for other in (0..plan.nodes.len()).filter(|&other| other != node && plan.nodes[other].core) {
+                ops.extend([(back, Op::Sever(node, other)), (back + 600, Op::Mend(node, other))]);
+            }
+            ops.push((back, Op::Restart(node)));
+        }
+    }
 }
 
 /// One in three users gets most of the traffic, so that pairs have several messages under way.
@@ -318,11 +339,7 @@ fn fault(rng: &mut Rng, plan: &Plan, flavour: &Flavour, span: (u64, u64), ops: &
         5 | 6 if flavour.links && plan.nodes.len() > 1 => link(rng, plan, span, ops),
         7 if flavour.stalls => stall(rng, plan, span, ops),
         8 if flavour.disk => {
-            // A full disk of a replica is F16 of the findings: left out until a replica can say that it has no room.
             let node = rng.index(plan.nodes.len());
-            if plan.copies > 1 {
-                return;
-            }
             let slow = Op::SlowDisk(node, rng.pick(&[5_000, 50_000, 400_000]));
             let (from, to) = rng.pick(&[(Op::DiskFull(node), Op::DiskRoom(node)), (slow, Op::SlowDisk(node, 0))]);
             ops.extend([(span.0, from), (span.1, to)]);

@@ -1,5 +1,5 @@
-//! 1,000,000 stored messages: a restart in seconds, and a drain with flat memory. Heavy: `cargo test --release --test
-//! million -- --ignored --nocapture`; the perf suite measures the same with figures.
+//! 1,000,000 stored messages: a restart in seconds, and a drain with flat memory. Bounds are lax here; the perf suite
+//! measures the same with figures.
 
 mod process;
 mod wire;
@@ -71,12 +71,6 @@ fn fill_restart_drain(messages: usize) {
 }
 
 #[test]
-fn fifty_thousand_messages_survive_a_restart_and_are_drained() {
-    fill_restart_drain(50_000);
-}
-
-#[test]
-#[ignore = "a minute in a debug build"]
 fn a_million_messages_survive_a_restart_and_are_drained() {
     fill_restart_drain(MESSAGES);
 }

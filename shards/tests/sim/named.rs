@@ -308,3 +308,39 @@ fn a_younger_entry_is_not_on_disk_without_an_older_one_that_found_no_room() {
     script.login(B, 0).wait(5).login(A, 0);
     script.finish();
 }
+
+#[test]
+fn a_replica_without_room_is_not_waited_for_and_catches_up() {
+    let mut script = Script::new(cluster(2, 2));
+    script.login(A, 2).now(&[Op::DiskFull(1)]).send(A, B, 3).wait(50);
+    assert_eq!(script.told(2), Told::Stored);
+    script.now(&[Op::DiskRoom(1)]).wait(50).then(&[Op::Crash(0)]).login(B, 3).wait(50);
+    assert_eq!(script.taken(), 3);
+    script.finish();
+}
+
+#[test]
+fn a_replica_without_room_does_not_count_for_copies_min() {
+    let mut plan = cluster(2, 2);
+    plan.core.copies_min = 2;
+    let mut script = Script::new(plan);
+    script.login(A, 2).now(&[Op::DiskFull(1)]).send(A, B, 2).wait(50).send(A, B, 1).wait(5);
+    assert_eq!((script.told(0), script.told(2)), (Told::Nothing, Told::Nothing));
+    script.now(&[Op::DiskRoom(1)]).wait(100);
+    assert_eq!((script.told(0), script.told(2)), (Told::Stored, Told::Stored));
+    script.login(B, 3);
+    script.finish();
+}
+
+#[test]
+fn a_core_whose_sync_was_cut_sends_nothing_where_order_holds_always() {
+    let mut plan = cluster(2, 2);
+    plan.core.copies_min = 2;
+    let mut script = Script::new(plan);
+    script.login(A, 2).send(A, B, 3).wait(10).then(&[Op::Crash(0), Op::Restart(0), Op::Sever(0, 1)]);
+    script.then(&[Op::Crash(1)]).login(B, 3).wait(1_000);
+    assert_eq!(script.taken(), 0);
+    script.then(&[Op::Restart(1), Op::Mend(0, 1)]).wait(50);
+    assert_eq!(script.taken(), 3);
+    script.finish();
+}

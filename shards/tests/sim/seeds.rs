@@ -56,6 +56,32 @@ fn random_seeds() {
     assert!(failed.is_empty(), "{} of {done} seeds failed: {failed:?}", failed.len());
 }
 
+/// Seeds that broke a promise once, by what was wrong. A change of the plans gives them another meaning; a fixed bug adds
+/// one all the same, where no scenario by hand is known.
+const BROKEN_ONCE: &[(&str, &[u64])] = &[
+    ("a Deliver of an earlier registration was taken", &[117_857]),
+    ("a return address was dropped for another", &[19_474, 30_527, 49_393, 8_813, 103_127]),
+    ("a SYNC that was cut left a younger entry without an older one", &[139_046, 6_029, 43_676, 358_211]),
+    ("a replica passed on what it got out of order", &[110_123]),
+    ("a core sent while a SYNC was cut, and what it waited for was scarce", &[123_941, 318_377]),
+    ("a younger entry stayed when an older one found no room", &[42_630, 101_665]),
+    ("the mark was asked for again and again on a full disk", &[2_141, 6_752, 10_436, 14_825]),
+    ("a full owner refused what its replica has", &[634_820]),
+    ("an entry in memory only was forgotten without a word to the others", &[145_718]),
+    ("not told apart", &[109_453, 130_168, 138_691, 151_792, 354_955, 357_341, 384_031]),
+];
+
+#[test]
+fn what_was_broken_once_is_kept() {
+    keep_panics();
+    for &(what, seeds) in BROKEN_ONCE {
+        for &seed in seeds {
+            let outcome = run(Plan::of(seed), None, false);
+            assert!(outcome.broken.is_none(), "seed {seed} ({what}): {:?}", outcome.broken);
+        }
+    }
+}
+
 /// Runs one seed with a trace: `SIM_SEED=… cargo test … replay -- --nocapture`; `SIM_SHRINK=1` makes it small first.
 #[test]
 fn replay() {

@@ -41,15 +41,21 @@ struct Out {
     written: usize,
 }
 
+/// The beginning of a frame.
+#[derive(Debug)]
+struct Cut {
+    bytes: Vec<u8>,
+    /// Bytes that are needed before it is worth decoding again.
+    wanted: usize,
+}
+
 /// One connection; nothing of it is on the heap while it is idle.
 #[derive(Debug)]
-// Hundreds of millions of them are idle: a thin pointer each, whatever it costs the busy ones.
-#[allow(clippy::box_collection)]
 struct Connection {
     key: Option<ConnectionKey>,
     out: Option<Box<Out>>,
     /// The beginning of a frame.
-    cut: Option<Box<Vec<u8>>>,
+    cut: Option<Box<Cut>>,
     phase: Phase,
     is_dirty: bool,
     is_overfull: bool,
@@ -146,26 +152,35 @@ impl Connections {
     /// Reads once, behind what is left of the last read.
     pub fn fill(&mut self, sockets: &Sockets, session: SessionId, scratch: &mut [u8]) -> Input {
         let Some((connection, key)) = self.connection(session) else { return Input::Nothing };
-        let cut = connection.cut.take();
-        let start = cut.as_ref().map_or(0, |cut| cut.len());
-        if let Some(cut) = &cut {
-            scratch[..start].copy_from_slice(cut);
-        }
-        match sockets.read(key, &mut scratch[start..]) {
-            Ok(0) => Input::Ended,
-            Ok(length) => Input::Bytes(start + length, start + length == scratch.len()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                connection.cut = cut;
-                Input::Nothing
+        let start = connection.cut.as_ref().map_or(0, |cut| cut.bytes.len());
+        let length = match sockets.read(key, &mut scratch[start..]) {
+            Ok(0) => return Input::Ended,
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Input::Nothing,
+            Err(_) => return Input::Ended,
+        };
+        let (end, may_have_more) = (start + length, start + length == scratch.len());
+        match connection.cut.take() {
+            // However small the pieces of a large frame are, each byte of it is copied a bounded number of times.
+            Some(mut cut) if end < cut.wanted => {
+                cut.bytes.extend_from_slice(&scratch[start..end]);
+                connection.cut = Some(cut);
+                Input::Bytes(0, may_have_more)
             }
-            Err(_) => Input::Ended,
+            Some(cut) => {
+                scratch[..start].copy_from_slice(&cut.bytes);
+                Input::Bytes(end, may_have_more)
+            }
+            None => Input::Bytes(end, may_have_more),
         }
     }
 
-    /// Keeps the beginning of a frame for the next read.
-    pub fn keep_cut(&mut self, session: SessionId, rest: &[u8]) {
-        if let Some((connection, _)) = self.connection(session) {
-            connection.cut = (!rest.is_empty()).then(|| Box::new(rest.to_vec()));
+    /// Keeps the beginning of a frame until there are `wanted` bytes of it.
+    pub fn keep_cut(&mut self, session: SessionId, rest: &[u8], wanted: usize) {
+        if let Some((connection, _)) = self.connection(session)
+            && !rest.is_empty()
+        {
+            connection.cut = Some(Box::new(Cut { bytes: rest.to_vec(), wanted }));
         }
     }
 

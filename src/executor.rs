@@ -341,8 +341,8 @@ impl Executor {
                     }
                     rest = &rest[used..];
                 }
-                Ok(Decoded::NeedMore { .. }) => {
-                    self.connections.keep_cut(session, rest);
+                Ok(Decoded::NeedMore { wanted }) => {
+                    self.connections.keep_cut(session, rest, wanted);
                     break;
                 }
                 Err(error) => {

@@ -70,7 +70,7 @@ impl World {
             Op::ClockStep(node, step_us) => self.processes[node].skew_us += step_us,
             Op::Drain(node) => {
                 for executor in 0..self.processes[node].executors.len() {
-                    self.to_edge(node, executor, EdgeEvent::Drain { within_ms: 50 });
+                    self.tell_edge(node, executor, EdgeEvent::Drain { within_ms: 50 });
                 }
             }
             _ => {}

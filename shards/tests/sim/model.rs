@@ -121,7 +121,7 @@ impl Model {
         kept.trimmed = true;
         let record = kept.record.clone();
         self.trims += 1;
-        if self.trims % 16 == 0 {
+        if self.trims.is_multiple_of(16) {
             self.platter.collect();
             if rng.permille(500) {
                 self.relocate();

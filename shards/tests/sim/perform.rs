@@ -271,7 +271,7 @@ impl World {
         };
         if std::mem::take(&mut self.connections[ix].tell_overfull) {
             if !self.connections[ix].is_ended {
-                self.to_edge(node, executor, EdgeEvent::Overfull(session));
+                self.tell_edge(node, executor, EdgeEvent::Overfull(session));
             }
             return;
         }
@@ -301,7 +301,7 @@ impl World {
         let session = this.free_session();
         this.sessions[session.0 as usize] = Some(ix);
         self.connections[ix].session = Some(session);
-        self.to_edge(node, executor, EdgeEvent::Opened(session));
+        self.tell_edge(node, executor, EdgeEvent::Opened(session));
         session
     }
 
@@ -319,7 +319,7 @@ impl World {
         let session = connection.session.take();
         self.processes[node].executors[executor].connections.retain(|&other| other != ix);
         if let Some(session) = session {
-            self.to_edge(node, executor, EdgeEvent::Gone(session));
+            self.tell_edge(node, executor, EdgeEvent::Gone(session));
             if let Some(this) = self.processes[node].executors.get_mut(executor) {
                 this.sessions[session.0 as usize] = None;
             }

@@ -251,13 +251,13 @@ impl World {
                 Some(Arrival::Parcel(parcel)) => self.open(node, executor, from, parcel),
                 Some(Arrival::LinkUp(generation)) => {
                     this.view[from] = generation;
-                    self.to_edge(node, executor, EdgeEvent::LinkUp(NodeId(from as u32)));
-                    self.to_core(node, executor, CoreEvent::LinkUp(NodeId(from as u32)));
+                    self.tell_edge(node, executor, EdgeEvent::LinkUp(NodeId(from as u32)));
+                    self.tell_core(node, executor, CoreEvent::LinkUp(NodeId(from as u32)));
                 }
                 Some(Arrival::LinkDown) => {
                     this.view[from] = 0;
-                    self.to_edge(node, executor, EdgeEvent::LinkDown(NodeId(from as u32)));
-                    self.to_core(node, executor, CoreEvent::LinkDown(NodeId(from as u32)));
+                    self.tell_edge(node, executor, EdgeEvent::LinkDown(NodeId(from as u32)));
+                    self.tell_core(node, executor, CoreEvent::LinkDown(NodeId(from as u32)));
                 }
                 None => {}
             },
@@ -274,11 +274,11 @@ impl World {
         match half {
             Half::Edge => {
                 this.edge_deadline = None;
-                self.to_edge(node, executor, EdgeEvent::Tick);
+                self.tell_edge(node, executor, EdgeEvent::Tick);
             }
             Half::Core => {
                 this.core_deadline = None;
-                self.to_core(node, executor, CoreEvent::Tick);
+                self.tell_core(node, executor, CoreEvent::Tick);
             }
         }
         self.judge_ticks(count);
@@ -295,7 +295,7 @@ impl World {
             return self.crash(node);
         }
         if let Some(event) = event {
-            self.to_core(node, executor, CoreEvent::Storage(event));
+            self.tell_core(node, executor, CoreEvent::Storage(event));
         }
     }
 
@@ -311,20 +311,20 @@ impl World {
         self.say(|| format!("{node}.{executor} <- {from}: {parcel:?}"));
         let from = NodeId(from as u32);
         match parcel {
-            Parcel::Core(message) => self.to_core(node, executor, CoreEvent::Peer(from, message)),
-            Parcel::Cores(message) => self.to_core(node, executor, CoreEvent::Cores(from, message)),
-            Parcel::Edge(message) => self.to_edge(node, executor, EdgeEvent::Peer(message)),
+            Parcel::Core(message) => self.tell_core(node, executor, CoreEvent::Peer(from, message)),
+            Parcel::Cores(message) => self.tell_core(node, executor, CoreEvent::Cores(from, message)),
+            Parcel::Edge(message) => self.tell_edge(node, executor, EdgeEvent::Peer(message)),
         }
     }
 
-    pub fn to_edge(&mut self, node: usize, executor: usize, event: EdgeEvent<'_>) {
+    pub fn tell_edge(&mut self, node: usize, executor: usize, event: EdgeEvent<'_>) {
         let now = self.now(node);
         let mut actions = std::mem::take(&mut self.actions);
         self.processes[node].executors[executor].edge.handle(now, event, &mut actions);
         self.perform_all(node, executor, actions);
     }
 
-    pub fn to_core(&mut self, node: usize, executor: usize, event: CoreEvent) {
+    pub fn tell_core(&mut self, node: usize, executor: usize, event: CoreEvent) {
         let now = self.now(node);
         let mut actions = std::mem::take(&mut self.actions);
         if matches!(event, CoreEvent::Storage(_)) {
@@ -363,9 +363,9 @@ impl World {
         for executor in 0..count {
             let (found, complete) = self.processes[node].executors[executor].engine.recover();
             for event in found {
-                self.to_core(node, executor, CoreEvent::Storage(event));
+                self.tell_core(node, executor, CoreEvent::Storage(event));
             }
-            self.to_core(node, executor, CoreEvent::Recovered { complete });
+            self.tell_core(node, executor, CoreEvent::Recovered { complete });
             let full = self.processes[node].is_full;
             self.processes[node].executors[executor].engine.set_full(full);
             self.end_turn(node, executor);

@@ -49,7 +49,7 @@ impl World {
             Up::End => return,
         };
         if !self.plan.as_bytes {
-            return self.to_edge(node, executor, EdgeEvent::Frame(session, frame));
+            return self.tell_edge(node, executor, EdgeEvent::Frame(session, frame));
         }
         let mut bytes = std::mem::take(&mut self.connections[ix].up_bytes);
         frame.encode(&mut bytes);
@@ -67,7 +67,7 @@ impl World {
             match decode_client(&bytes[at..seen], FRAME_BYTES_MAX) {
                 Ok(Decoded::Frame { frame, used }) => {
                     at += used;
-                    self.to_edge(node, executor, EdgeEvent::Frame(session, frame));
+                    self.tell_edge(node, executor, EdgeEvent::Frame(session, frame));
                 }
                 Ok(Decoded::NeedMore { .. }) => break,
                 Err(error) => {

@@ -120,7 +120,10 @@ impl Node {
     fn on_event(&mut self, at: usize, event: StorageEvent) {
         match event {
             StorageEvent::Flushed { places } => self.flushed.extend(places),
-            StorageEvent::Failed { count } => self.failed += count,
+            StorageEvent::Failed { count } => {
+                self.failed += count;
+                self.logs[at].request(StorageRequest::Heard { count });
+            }
             StorageEvent::Full(is_full) => self.full.push(is_full),
             StorageEvent::Read { key, body, .. } => drop(self.read.insert(key.id.time_ms(), body)),
             StorageEvent::Damaged { key, .. } => drop(self.damaged.insert(key.id.time_ms())),

@@ -48,6 +48,9 @@ impl CoreNode {
             CoreEvent::Cores(from, ToCores::Offered { executor, executors, complete }) => {
                 self.shard.on_offered(turn, &mut self.mailboxes, from, (executor, executors, complete));
             }
+            CoreEvent::Cores(from, ToCores::Compared { executor, executors }) => {
+                self.shard.on_compared(turn, &mut self.mailboxes, from, (executor, executors));
+            }
             CoreEvent::Recovered { complete } => self.shard.on_recovered_all(turn, &mut self.mailboxes, complete),
             CoreEvent::LinkUp(node) => self.shard.on_link_up(turn, &mut self.mailboxes, node),
             CoreEvent::LinkDown(node) => self.shard.on_link_down(turn, &mut self.mailboxes, node),

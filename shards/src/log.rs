@@ -49,13 +49,21 @@ pub struct Log {
     spares: u32,
     preparing: Preparing,
     /// Appends that wait for a segment.
-    waiting: VecDeque<Record>,
+    waiting: VecDeque<Waiting>,
     is_full: bool,
     /// Failed appends of which the core does not know yet.
     unheard: usize,
     is_removing: bool,
     is_closing: bool,
     synced_ms: u64,
+}
+
+/// An append that waits for a segment.
+#[derive(Debug)]
+struct Waiting {
+    record: Record,
+    /// The core did not know of a failure before it.
+    is_behind_failure: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,29 +171,25 @@ impl Log {
     }
 
     fn on_append(&mut self, now_ms: u64, record: Record, out: &mut Vec<LogAction>) {
-        if self.waiting.is_empty() {
-            if let Some(record) = self.admit(record, out) {
-                self.waiting.push_back(record);
-            }
-        } else {
-            self.waiting.push_back(record);
-        }
+        let append = Waiting { record, is_behind_failure: self.unheard > 0 };
+        let waits = if self.waiting.is_empty() { self.admit(append, out) } else { Some(append) };
+        self.waiting.extend(waits);
         self.prepare(now_ms, out);
     }
 
     /// Stages or fails an append, or gives it back because it has to wait.
-    fn admit(&mut self, record: Record, out: &mut Vec<LogAction>) -> Option<Record> {
-        if self.unheard > 0 && self.is_behind_failures(&record) {
+    fn admit(&mut self, append: Waiting, out: &mut Vec<LogAction>) -> Option<Waiting> {
+        if append.is_behind_failure && self.fails_behind_failures(&append.record) {
             self.fail(out);
             return None;
         }
-        match self.room(&record) {
-            Room::Here => self.stage(&record),
+        match self.room(&append.record) {
+            Room::Here => self.stage(&append.record),
             Room::NextSegment => {
                 self.enter_spare();
-                self.stage(&record);
+                self.stage(&append.record);
             }
-            Room::Wait => return Some(record),
+            Room::Wait => return Some(append),
             Room::Full => {
                 self.tell_full(true, out);
                 self.fail(out);
@@ -196,11 +200,12 @@ impl Log {
 
     fn fail(&mut self, out: &mut Vec<LogAction>) {
         self.unheard += 1;
+        self.waiting.iter_mut().for_each(|append| append.is_behind_failure = true);
         self.staging.fail(out);
     }
 
     /// Whether it may not be on disk when an append before it is not.
-    fn is_behind_failures(&self, record: &Record) -> bool {
+    fn fails_behind_failures(&self, record: &Record) -> bool {
         let is_copy = self.giving_up.as_ref().is_some_and(|segment| segment.is_copy(record));
         !matches!(record, Record::Tombstone { .. }) && !is_copy
     }
@@ -308,9 +313,9 @@ impl Log {
     }
 
     fn admit_waiting(&mut self, now_ms: u64, out: &mut Vec<LogAction>) {
-        while let Some(record) = self.waiting.pop_front() {
-            if let Some(record) = self.admit(record, out) {
-                self.waiting.push_front(record);
+        while let Some(append) = self.waiting.pop_front() {
+            if let Some(append) = self.admit(append, out) {
+                self.waiting.push_front(append);
                 break;
             }
         }

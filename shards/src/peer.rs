@@ -134,6 +134,13 @@ pub enum ToCores {
         /// Whether its log carries the mark.
         complete: bool,
     },
+    /// From a core executor, behind its questions: it wants nothing more of what was offered.
+    Compared {
+        /// Which executor says so.
+        executor: ExecutorId,
+        /// How many executors of that node will.
+        executors: u16,
+    },
 }
 
 /// To the edge half of one executor.

@@ -68,6 +68,8 @@ pub struct InStep {
     digests: BTreeMap<Slot, u64>,
     offered: bool,
     wanted: BTreeSet<Slot>,
+    compared: BTreeSet<ExecutorId>,
+    is_compared: bool,
     /// A copy of these found no room here: they are wanted again.
     behind: BTreeSet<Slot>,
     /// The same at the other side.
@@ -99,6 +101,18 @@ impl InStep {
         }
         self.offered = true;
         Some(std::mem::take(&mut self.digests))
+    }
+
+    /// One executor of the other side has asked for what it lacks. True when it was the last one.
+    pub fn on_compared(&mut self, executor: ExecutorId, executors: u16) -> bool {
+        self.compared.insert(executor);
+        self.is_compared = self.up && self.compared.len() >= usize::from(executors);
+        self.is_compared
+    }
+
+    /// Whether the other side has asked for what it lacked when the link came up.
+    pub fn has_compared(&self) -> bool {
+        self.is_compared
     }
 
     /// The content of this slot was asked for.

@@ -256,35 +256,35 @@ impl Shard {
     /// A present recipient still gets it from memory; for an absent one it is refused, and was never there. A copy is
     /// given up: another replica has it, and waits no more for this one.
     fn on_entry_failed(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), key: EntryKey) {
-        let (present, slot) = (mailbox.presence.drains().is_some(), mailbox.slot);
+        let present = mailbox.presence.drains().is_some();
         let retry_ms = self.config.limits.retry_ms;
         let Some(held) = mailbox.held.as_mut() else { return };
         let Some(entry) = held.inbox.entry_mut(key) else { return };
         let Content::Logging(cell) = entry.content() else { return };
         entry.set_content(Content::Unlogged(cell));
         self.unlogged_bytes += u64::from(entry.bytes);
-        let is_copy = !self.peers.is_empty() && self.origin(entry).is_none();
-        if present && !is_copy {
+        if present && (self.peers.is_empty() || self.origin(entry).is_some()) {
             held.unlogged.push_front((turn.now.mono_ms + u64::from(retry_ms), key));
             return self.arm(turn.now, id, mailbox);
         }
-        if is_copy {
+        self.drop_failed(turn, (id, mailbox), key);
+        self.drop_younger(turn, (id, mailbox), key);
+    }
+
+    /// An entry for which there is no room: refused, or if it is a copy, left to the replica that has it.
+    fn drop_failed(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), key: EntryKey) {
+        let slot = mailbox.slot;
+        let Some(entry) = mailbox.held.as_ref().and_then(|held| held.inbox.entry(key)) else { return };
+        if self.origin(entry).is_none() {
             self.fall_behind(turn, slot);
         }
         self.counts.disk_full += 1;
-        let refusal = Refusal { code: Code::DiskFull, wait_ms: retry_ms };
+        let refusal = Refusal { code: Code::DiskFull, wait_ms: self.config.limits.retry_ms };
         self.drop_entry(turn, (id, mailbox), key, refusal);
-        self.drop_younger(turn, (id, mailbox), key, refusal);
     }
 
     /// What came from the same sender behind a dropped entry goes too, or it would be seen before that comes again.
-    fn drop_younger(
-        &mut self,
-        turn: &mut Turn<'_>,
-        (id, mailbox): (MailboxId, &mut Mailbox),
-        dropped: EntryKey,
-        refusal: Refusal,
-    ) {
+    fn drop_younger(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), dropped: EntryKey) {
         let held = mailbox.held.iter();
         let keys = held.flat_map(|held| &held.unlogged).map(|&(_, key)| key);
         let mut younger: Vec<EntryKey> = keys.filter(|key| key.1 == dropped.1).collect();
@@ -298,7 +298,7 @@ impl Shard {
             }
         }
         for key in younger {
-            self.drop_entry(turn, (id, mailbox), key, refusal);
+            self.drop_failed(turn, (id, mailbox), key);
         }
     }
 

@@ -9,18 +9,26 @@ use crate::inbox::{Content, Entry, EntryKey};
 use crate::mailbox::{Mailbox, MailboxId, Mailboxes};
 use crate::mutant::{self, Mutant};
 use crate::peer::{Message, Peer, ToCores};
-use crate::replica::FromReplica;
+use crate::replica::{FromReplica, InStep};
 use crate::slot::{slot_of, stable_hash};
 use crate::storage::{Place, Record, StorageRequest};
 use crate::tombstone::Kept;
 
 /// SYNCs that this side answers: what goes to another replica for one slot, in order, as far as it is not sent.
 ///
-/// Entries of an inbox travel in the order of their ids and before those that are logged meanwhile: a SYNC that is cut
-/// leaves no younger entry without the older ones of its inbox.
+/// Entries of an inbox travel in the order of their ids and before those that are logged meanwhile, also before it is
+/// known what the other side lacks: a SYNC that is cut leaves no younger entry without the older ones of its inbox.
 #[derive(Debug, Default)]
 pub(super) struct Syncs {
-    queues: BTreeMap<(NodeId, Slot), VecDeque<Queued>>,
+    queues: BTreeMap<(NodeId, Slot), Queue>,
+}
+
+/// What waits to be sent to another replica for one slot.
+#[derive(Debug, Default)]
+struct Queue {
+    entries: VecDeque<Queued>,
+    /// It was asked for; else it waits for the other side to say what it lacks.
+    is_wanted: bool,
 }
 
 /// An entry in the queue of a SYNC.
@@ -40,7 +48,7 @@ impl Syncs {
 
     /// The queues of a slot.
     fn of_slot(&mut self, slot: Slot) -> impl Iterator<Item = &mut VecDeque<Queued>> {
-        self.queues.iter_mut().filter(move |((_, its), _)| *its == slot).map(|(_, queue)| queue)
+        self.queues.iter_mut().filter(move |((_, its), _)| *its == slot).map(|(_, queue)| &mut queue.entries)
     }
 
     /// An entry has come from the disk; `None`: it is lost, and so it is out of the queues.
@@ -141,6 +149,9 @@ impl Shard {
                 to_core(turn, node, slot, FromReplica::Want { slot });
             }
         }
+        let (executor, executors) = (self.config.executor, self.config.executors);
+        let message = ToCores::Compared { executor, executors };
+        turn.out.push(Action::Peer(Peer::Cores { node, message }));
         if mutant::is(Mutant::CompleteBeforeFlush) && !self.complete {
             self.append_complete(turn, None);
         }
@@ -301,7 +312,7 @@ impl Shard {
 
     /// Another replica lacks something of this slot: it gets everything.
     fn on_want(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, node: NodeId, slot: Slot) {
-        let mut queue = VecDeque::new();
+        let mut entries = VecDeque::new();
         for id in mailboxes.numbers() {
             let Some(mailbox) = mailboxes.mailbox(id).filter(|mailbox| mailbox.slot == slot) else { continue };
             for entry in mailbox.held.iter().flat_map(|held| held.inbox.iter()) {
@@ -320,7 +331,7 @@ impl Shard {
                         None
                     }
                 };
-                queue.push_back(Queued { mailbox: id, user, key, message });
+                entries.push_back(Queued { mailbox: id, user, key, message });
             }
         }
         for (id, key) in self.tombstones.iter() {
@@ -329,7 +340,7 @@ impl Shard {
             let (user, taken_at) = (mailbox.user.clone(), turn.now.wall_ms());
             to_core(turn, node, slot, FromReplica::Tombstone { user, key, taken_at });
         }
-        self.syncs.queues.insert((node, slot), queue);
+        self.syncs.queues.insert((node, slot), Queue { entries, is_wanted: true });
         self.go_on_syncing(turn, mailboxes, slot);
     }
 
@@ -342,9 +353,27 @@ impl Shard {
         (key, message): (EntryKey, Message),
     ) {
         let user = user.clone();
+        if !self.peers.get(&node).is_some_and(InStep::has_compared) {
+            self.syncs.queues.entry((node, slot)).or_default();
+        }
         match self.syncs.queues.get_mut(&(node, slot)) {
-            Some(queue) => queue.push_back(Queued { mailbox: id, user, key, message: Some(message) }),
+            Some(queue) => queue.entries.push_back(Queued { mailbox: id, user, key, message: Some(message) }),
             None => to_core(turn, node, slot, FromReplica::Entry { user, message, flushed: false }),
+        }
+    }
+
+    /// Another core has asked for all that it lacks: what waited for that goes out.
+    pub fn on_compared(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mailboxes: &mut Mailboxes,
+        node: NodeId,
+        (executor, executors): (ExecutorId, u16),
+    ) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        if peer.on_compared(executor, executors) {
+            let slots: Vec<Slot> = self.syncs.queues.keys().filter(|(its, _)| *its == node).map(|of| of.1).collect();
+            slots.into_iter().for_each(|slot| self.go_on_syncing(turn, mailboxes, slot));
         }
     }
 
@@ -371,22 +400,14 @@ impl Shard {
     fn go_on_syncing(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, slot: Slot) {
         let mut done = Vec::new();
         for (&(node, its), queue) in self.syncs.queues.iter_mut().filter(|((_, its), _)| *its == slot) {
-            while let Some(queued) = queue.front_mut() {
-                let held = mailboxes.mailbox(queued.mailbox).and_then(|mailbox| mailbox.held.as_ref());
-                let entry = held.and_then(|held| held.inbox.entry(queued.key)).map(Entry::content);
-                match (entry, queued.message.take()) {
-                    (Some(content), Some(message)) => {
-                        let (user, flushed) = (queued.user.clone(), matches!(content, Content::Flushed(_)));
-                        to_core(turn, node, its, FromReplica::Entry { user, message, flushed });
-                    }
-                    (Some(_), None) => break,
-                    // Taken or dropped meanwhile.
-                    (None, _) => {}
-                }
-                queue.pop_front();
+            if !queue.is_wanted && !self.peers.get(&node).is_some_and(InStep::has_compared) {
+                continue;
             }
-            if queue.is_empty() {
-                to_core(turn, node, its, FromReplica::Done { slot });
+            send_head(turn, (node, its), &mut queue.entries, mailboxes);
+            if queue.entries.is_empty() {
+                if queue.is_wanted {
+                    to_core(turn, node, its, FromReplica::Done { slot });
+                }
                 done.push((node, its));
             }
         }
@@ -472,5 +493,28 @@ impl Shard {
     /// The bit of another replica in [`Entry::copies`].
     fn bit(&self, node: NodeId) -> u8 {
         self.peers.keys().position(|&peer| peer == node).map_or(0, |bit| 1 << bit)
+    }
+}
+
+/// Sends the head of a queue as far as it has come from the disk.
+fn send_head(
+    turn: &mut Turn<'_>,
+    (node, slot): (NodeId, Slot),
+    entries: &mut VecDeque<Queued>,
+    mailboxes: &mut Mailboxes,
+) {
+    while let Some(queued) = entries.front_mut() {
+        let held = mailboxes.mailbox(queued.mailbox).and_then(|mailbox| mailbox.held.as_ref());
+        let content = held.and_then(|held| held.inbox.entry(queued.key)).map(Entry::content);
+        match (content, queued.message.take()) {
+            (Some(content), Some(message)) => {
+                let (user, flushed) = (queued.user.clone(), matches!(content, Content::Flushed(_)));
+                to_core(turn, node, slot, FromReplica::Entry { user, message, flushed });
+            }
+            (Some(_), None) => return,
+            // Taken or dropped meanwhile.
+            (None, _) => {}
+        }
+        entries.pop_front();
     }
 }

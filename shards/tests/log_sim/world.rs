@@ -1,6 +1,6 @@
 //! One log, its simulated disk, and a model of what was told. The log is right as long as nothing here panics.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash};
 
 use iris_shards::id::{Body, Key, MessageId, UserId};
@@ -71,6 +71,9 @@ pub struct World {
     pub has_flips: bool,
     pub is_closed: bool,
     pub told_full: bool,
+    /// Failures that were told and not heard, and the entries that were appended meanwhile: all of them have to fail.
+    unheard: usize,
+    doomed: BTreeSet<u64>,
 }
 
 pub fn key(n: u64) -> (UserId, Key) {
@@ -123,6 +126,8 @@ impl World {
             has_flips: false,
             is_closed: false,
             told_full: false,
+            unheard: 0,
+            doomed: BTreeSet::new(),
         }
     }
 
@@ -169,6 +174,7 @@ impl World {
     fn on_flushed(&mut self, place: Place) {
         match self.untold.pop_front().expect("told more than appended") {
             Untold::Entry(n) => {
+                assert!(!self.doomed.contains(&n), "{n} is on disk although one before it failed");
                 let message = self.messages.get_mut(&n).unwrap();
                 message.is_optional = false;
                 message.place = Some(place);
@@ -196,6 +202,7 @@ impl World {
     }
 
     fn on_failed(&mut self) {
+        self.unheard += 1;
         match self.untold.pop_front().expect("failed more than appended") {
             Untold::Entry(n) => self.messages.get_mut(&n).unwrap().is_optional = true,
             Untold::Copy(..) => {}
@@ -238,7 +245,16 @@ impl World {
         self.next += 1;
         self.messages.insert(n, Message { is_optional: true, ..Message::default() });
         self.untold.push_back(Untold::Entry(n));
+        if self.unheard > 0 {
+            self.doomed.insert(n);
+        }
         self.request(StorageRequest::Append(entry(n)));
+    }
+
+    /// The core comes to the failures that it was told.
+    fn hear(&mut self) {
+        let count = std::mem::take(&mut self.unheard);
+        self.request(StorageRequest::Heard { count });
     }
 
     /// Some message that is there, told or (rarely) not.
@@ -290,6 +306,7 @@ impl World {
     pub fn step(&mut self, appends: u64) {
         match self.random.below(20) {
             0..3 => self.handle(LogEvent::TurnEnded),
+            3..5 if self.unheard > 0 => self.hear(),
             3..9 => self.complete(),
             9..11 => self.read(),
             11..13 => self.forget_tombstone(),
@@ -332,6 +349,7 @@ impl World {
         let recovered = recovery.finish();
         self.disk.settle(&recovered);
         self.log = Log::new(self.config.clone(), recovered).unwrap();
+        self.unheard = 0;
         if self.has_trace {
             format!("{events:?} {damage:?}").hash(&mut self.trace);
         }

@@ -19,13 +19,13 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::RefusesDirectWhileDraining, 175),
     (Mutant::DirectWheneverLocationIsKnown, 1),
     (Mutant::StoredCountsAsDelivered, 4),
-    (Mutant::LocationCacheShared, 509),
-    (Mutant::RepeatsWhileOthersAreOutstanding, 8),
+    (Mutant::LocationCacheShared, 938),
+    (Mutant::RepeatsWhileOthersAreOutstanding, 18),
     (Mutant::ConfirmsOutOfOrder, 1),
     (Mutant::TwoCoresAtOnce, 8),
     (Mutant::CoreForwardsWithoutInbox, 1),
     (Mutant::JoiningCoreBounces, 17),
-    (Mutant::WipedCoreServesBeforeSync, 2558),
+    (Mutant::WipedCoreServesBeforeSync, 8708),
     (Mutant::CompleteBeforeFlush, 1706),
     (Mutant::InboxOrderedByEdgeClock, 85),
     (Mutant::StoredBelowCopiesMin, 8),
@@ -36,9 +36,9 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::ClientRemembersHighestOnly, 1),
     (Mutant::ClientRemembersNothing, 1),
     (Mutant::ClientRemembersSendWindow, 1),
-    (Mutant::NoTombstones, 20),
+    (Mutant::NoTombstones, 59),
     (Mutant::SessionEndDoesNotBounce, 3),
-    (Mutant::OlderSessionOverwritesReturn, 497),
+    (Mutant::OlderSessionOverwritesReturn, 1564),
 ];
 
 /// The first seed from here on that catches the mutant, with the checker and the step.

@@ -49,8 +49,9 @@ impl World {
                 let verdict = confirmed::refuse(&mut self.connections[ix], sequence);
                 let refused = self.connections[ix].sent.get(sequence.0 as usize - 1).map(|sent| sent.0);
                 if let Some(message) = refused {
+                    let is_left = self.is_on_another_connection(ix, message);
                     let note = &mut self.ledger.notes[message];
-                    note.is_doubtful |= note.under_way > 0;
+                    note.is_doubtful |= note.under_way > 0 || is_left;
                     self.ledger.on_refused(message);
                 }
                 self.judge(verdict);
@@ -82,6 +83,14 @@ impl World {
                 connection.up.push_back(Up::End);
             }
         }
+    }
+
+    /// Whether a connection of before still brings this message to its server: it was refused on this one only.
+    fn is_on_another_connection(&self, this: ConnectionIx, message: MessageIx) -> bool {
+        let client = self.connections[this].client;
+        let others = self.connections.iter().enumerate().filter(|(ix, other)| *ix != this && other.client == client);
+        let mut sends = others.flat_map(|(_, other)| other.up.iter().map(move |up| (other, up)));
+        sends.any(|(other, up)| matches!(up, Up::Send(sequence) if other.sent[sequence.0 as usize - 1].0 == message))
     }
 
     fn connection_at(&self, (node, executor): At, session: SessionId) -> Option<ConnectionIx> {

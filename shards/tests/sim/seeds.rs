@@ -63,11 +63,14 @@ const BROKEN_ONCE: &[(&str, &[u64])] = &[
     ("a return address was dropped for another", &[19_474, 30_527, 49_393, 8_813, 103_127]),
     ("a SYNC that was cut left a younger entry without an older one", &[139_046, 6_029, 43_676, 358_211]),
     ("a replica passed on what it got out of order", &[110_123]),
+    ("what was logged after a link came up overtook the SYNC", &[826_553]),
     ("a core sent while a SYNC was cut, and what it waited for was scarce", &[123_941, 318_377]),
     ("a younger entry stayed when an older one found no room", &[42_630, 101_665]),
     ("the mark was asked for again and again on a full disk", &[2_141, 6_752, 10_436, 14_825]),
     ("a full owner refused what its replica has", &[634_820]),
     ("an entry in memory only was forgotten without a word to the others", &[145_718]),
+    ("copies dropped behind a failed entry were not asked for again", &[2_016_245]),
+    ("a refused message came from a connection of before", &[2_003_984, 2_032_391]),
     ("not told apart", &[109_453, 130_168, 138_691, 151_792, 354_955, 357_341, 384_031]),
 ];
 

@@ -6,9 +6,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::edge::{Edge, EdgeCounts};
 use crate::event::{Action, EdgeEvent, Farewell};
 use crate::frame::{CAPABILITY_PRESENCE, ClientFrame, Code, Hello, TOKEN_BYTES_MAX, VERSION};
-use crate::id::{ExecutorId, Grant, Location, Login, NodeId, ReturnAddress, SessionId, Slot, UserId};
+use crate::id::{ExecutorId, Grant, Location, Login, NodeId, ReturnAddress, SessionId, UserId};
 use crate::limits::EdgeLimits;
 use crate::mutant::{self, Mutant};
 use crate::peer::{Message, Peer, ToCores, ToEdge};
@@ -38,56 +39,6 @@ pub struct EdgeConfig {
     pub placement: Arc<Placement>,
     /// Another one at each start of the process: jitter, hashing and logins depend on it.
     pub seed: u64,
-}
-
-/// Counters of the edge half, never reset.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct EdgeCounts {
-    /// Messages sent straight to the recipient's edge.
-    pub direct: u64,
-    /// Messages sent to an inbox.
-    pub inbox: u64,
-    /// Direct messages that were not taken here.
-    pub bounced: u64,
-    /// Sessions opened.
-    pub logins: u64,
-    /// Sessions ended because the user logged in again.
-    pub taken_over: u64,
-    /// Connections closed because a client did what it may not.
-    pub misbehaved: u64,
-}
-
-/// What sessions see of the edge while they handle an event.
-#[derive(Debug)]
-pub struct Edge<'a> {
-    /// The time.
-    pub now: Now,
-    /// The bounds.
-    pub limits: &'a EdgeLimits,
-    /// Who keeps what.
-    pub placement: &'a Placement,
-    /// Makes hashing unpredictable.
-    pub seed: u64,
-    /// Bytes of bodies that wait for a first confirmation, of all sessions.
-    pub outstanding_bytes: &'a mut u64,
-    /// The counters.
-    pub counts: &'a mut EdgeCounts,
-    /// What is to be done.
-    pub out: &'a mut Vec<Action>,
-    reachable: &'a [NodeId],
-}
-
-impl<'a> Edge<'a> {
-    /// The reachable replicas of a slot, the preferred one first.
-    pub fn reachable(&self, slot: Slot) -> impl Iterator<Item = NodeId> + use<'a> {
-        let up = self.reachable;
-        self.placement.replicas(slot).iter().copied().filter(move |node| up.contains(node))
-    }
-
-    /// Whether this node can be reached.
-    pub fn is_reachable(&self, node: NodeId) -> bool {
-        self.reachable.contains(&node)
-    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -200,7 +151,7 @@ impl EdgeNode {
             outstanding_bytes: &mut self.outstanding_bytes,
             counts: &mut self.counts,
             out,
-            reachable: &self.reachable,
+            up: &self.reachable,
         };
         (&mut self.seats, &mut self.timers, edge)
     }

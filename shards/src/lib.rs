@@ -15,7 +15,8 @@
 //!
 //! 1. [`id`], [`time`]: the names of things.
 //! 2. [`event`], [`peer`], [`storage`]: the vocabulary. [`frame`], [`record`]: clients' and the log's formats.
-//! 3. [`edge_node`] → [`session`] → [`router`] (the sender's side) and [`receiver`] (the recipient's side).
+//! 3. [`edge_node`] → [`session`] → [`router`] (the sender's side) and [`receiver`] (the recipient's side), which share
+//!    [`edge`] and [`identity`].
 //! 4. [`core_node`] → [`shard`] → [`mailbox`], [`inbox`], [`presence`], [`tombstone`], [`names`],
 //!    [`addresses`], [`replica`].
 //! 5. [`log`]: where records are on disk, what survives a crash, what is rewritten.
@@ -26,10 +27,12 @@
 
 pub mod addresses;
 pub mod core_node;
+pub mod edge;
 pub mod edge_node;
 pub mod event;
 pub mod frame;
 pub mod id;
+pub mod identity;
 pub mod inbox;
 pub mod limits;
 pub mod log;

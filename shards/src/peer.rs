@@ -117,7 +117,59 @@ pub enum ToCore {
         login: Login,
     },
     /// From the core of another replica.
-    Replica(crate::replica::FromReplica),
+    Replica(FromReplica),
+}
+
+/// From the core of another replica of the same slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromReplica {
+    /// An entry that the other side keeps.
+    Entry {
+        /// The recipient.
+        user: UserId,
+        /// The message.
+        message: Message,
+        /// Whether it is on the other side's disk.
+        flushed: bool,
+    },
+    /// An entry is on the other side's disk.
+    Flushed {
+        /// The recipient.
+        user: UserId,
+        /// Which.
+        key: Key,
+    },
+    /// An entry was taken.
+    Tombstone {
+        /// The recipient.
+        user: UserId,
+        /// Which.
+        key: Key,
+        /// When, in ms since the Unix epoch.
+        taken_at: u64,
+    },
+    /// What the other side has of a slot, told when a link comes up.
+    Digest {
+        /// The slot.
+        slot: Slot,
+        /// Independent of order: equal sets have equal digests. 0 for nothing.
+        digest: u64,
+    },
+    /// Send everything of this slot.
+    Want {
+        /// The slot.
+        slot: Slot,
+    },
+    /// Everything of this slot was sent.
+    Done {
+        /// The slot.
+        slot: Slot,
+    },
+    /// The disk of the other side had no room for a copy: do not wait for it, until it wants everything of this slot.
+    NoRoom {
+        /// The slot.
+        slot: Slot,
+    },
 }
 
 /// To the core half of every executor of a node: what concerns no single slot.

@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::edge_node::Edge;
+use crate::edge::Edge;
 use crate::event::Action;
 use crate::frame::{Code, Ranges};
 use crate::id::{Grant, Key, NodeId, Phase, ReturnAddress, Sequence};
+use crate::identity::Identity;
 use crate::mutant::{self, Mutant};
 use crate::peer::{Message, Peer, ToCore, ToEdge};
-use crate::session::Identity;
 
 /// Where a delivery came from, and so who hears of its acknowledgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,63 +1,10 @@
-//! What the replicas of a slot tell each other, and how far each of them is in step (delivery rules 8 and 14).
+//! How far the other replicas of this node's slots are in step with it (delivery rules 8 and 14).
 //!
-//! Every message here concerns one slot and goes to its home executor on the other node.
+//! A leaf: it takes what a link and [`crate::peer::FromReplica`] tell, and answers what may be relied on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::{ExecutorId, Key, NodeId, Slot, UserId};
-use crate::peer::Message;
-
-/// From the core of another replica of the same slot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FromReplica {
-    /// An entry that the other side keeps.
-    Entry {
-        /// The recipient.
-        user: UserId,
-        /// The message.
-        message: Message,
-        /// Whether it is on the other side's disk.
-        flushed: bool,
-    },
-    /// An entry is on the other side's disk.
-    Flushed {
-        /// The recipient.
-        user: UserId,
-        /// Which.
-        key: Key,
-    },
-    /// An entry was taken.
-    Tombstone {
-        /// The recipient.
-        user: UserId,
-        /// Which.
-        key: Key,
-        /// When, in ms since the Unix epoch.
-        taken_at: u64,
-    },
-    /// What the other side has of a slot, told when a link comes up.
-    Digest {
-        /// The slot.
-        slot: Slot,
-        /// Independent of order: equal sets have equal digests. 0 for nothing.
-        digest: u64,
-    },
-    /// Send everything of this slot.
-    Want {
-        /// The slot.
-        slot: Slot,
-    },
-    /// Everything of this slot was sent.
-    Done {
-        /// The slot.
-        slot: Slot,
-    },
-    /// The disk of the other side had no room for a copy: do not wait for it, until it wants everything of this slot.
-    NoRoom {
-        /// The slot.
-        slot: Slot,
-    },
-}
+use crate::id::{ExecutorId, NodeId, Slot};
 
 /// How far this executor is in step with the core of one other node.
 #[derive(Debug, Default)]

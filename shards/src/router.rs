@@ -9,13 +9,13 @@ use std::collections::VecDeque;
 use ahash::RandomState;
 use hashbrown::HashMap;
 
-use crate::edge_node::Edge;
+use crate::edge::Edge;
 use crate::event::{Action, Level};
 use crate::frame::Code;
 use crate::id::{Body, Grant, Key, MessageId, NodeId, PairId, ReturnAddress, Sequence, Slot, UserId, check_user};
+use crate::identity::Identity;
 use crate::mutant::{self, Mutant};
 use crate::peer::{Message, Peer, Refusal, ToCore, ToEdge};
-use crate::session::Identity;
 use crate::slot::slot_of;
 
 /// Up to this many pairs a linear search beats a map.

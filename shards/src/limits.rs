@@ -109,7 +109,7 @@ impl Default for CoreLimits {
             unlogged_bytes_max: 16 << 20,
             unflushed_bytes_max: 64 << 20,
             tombstone_keep_ms: 120_000,
-            tombstones_max: 65_536,
+            tombstones_max: 50_000,
             grant_pause_ms: 10_000,
             watchers_max: 1_024,
             absent_users_max: 1_000_000,

@@ -330,14 +330,14 @@ impl Executor {
         while !self.connections.is_closing(session) {
             match frame::decode_client(rest, self.connections.frame_bytes_max(session)) {
                 Ok(Decoded::Frame { frame, used }) => {
-                    if self.connections.is_opening(session) {
-                        if let Some(home) = self.elsewhere(&frame) {
-                            return self.hand_over(session, home, rest);
-                        }
-                        self.edge.handle(self.now, EdgeEvent::Frame(session, frame), &mut self.actions);
+                    let is_opening = self.connections.is_opening(session);
+                    if let Some(home) = self.elsewhere(&frame).filter(|_| is_opening) {
+                        return self.hand_over(session, home, rest);
+                    }
+                    self.edge.handle(self.now, EdgeEvent::Frame(session, frame), &mut self.actions);
+                    if is_opening {
+                        // WELCOME decides how large the next frame may be.
                         self.perform_all();
-                    } else {
-                        self.edge.handle(self.now, EdgeEvent::Frame(session, frame), &mut self.actions);
                     }
                     rest = &rest[used..];
                 }

@@ -6,7 +6,7 @@
 use crate::edge::Edge;
 use crate::event::{Action, Farewell};
 use crate::frame::{ClientFrame, Code};
-use crate::id::{Login, MessageId, NodeId, Sequence, UserId, check_user};
+use crate::id::{Login, MessageId, NodeId, Sequence, UserId};
 use crate::identity::{Identity, Window};
 use crate::peer::{Asker, Peer, PresenceState, Refusal, ToCore};
 use crate::receiver::Receiver;
@@ -285,7 +285,6 @@ fn refusal(edge: &Edge<'_>, id: MessageId, bytes: usize) -> Option<Refusal> {
 }
 
 fn parse_user(user: &[u8]) -> Result<UserId, Farewell> {
-    check_user(user).map_err(|_| farewell(Code::ProtocolError, "the user of a presence frame is not valid"))?;
     UserId::parse(user).map_err(|_| farewell(Code::ProtocolError, "the user of a presence frame is not valid"))
 }
 

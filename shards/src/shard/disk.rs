@@ -107,17 +107,7 @@ impl Shard {
                     self.answered(at, key);
                 }
                 Pending::Tombstone { mailbox, key, relocates } => {
-                    // It may have been forgotten, and its old place trimmed, while it was being relocated.
-                    let dead = match (self.tombstones.kept_mut(mailbox, key), relocates) {
-                        (Some(kept), None) => std::mem::replace(kept, Kept::Flushed(place)),
-                        (Some(kept), Some(old)) if *kept == Kept::Moving(old) => {
-                            std::mem::replace(kept, Kept::Flushed(place))
-                        }
-                        _ => Kept::Flushed(place),
-                    };
-                    if let Some(place) = dead.place() {
-                        trim(turn, place);
-                    }
+                    self.on_tombstone_flushed(turn, (mailbox, key), (place, relocates));
                     let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
                     self.answered(at, key);
                 }
@@ -131,6 +121,23 @@ impl Shard {
             }
         }
         flush_stored(turn, run);
+    }
+
+    fn on_tombstone_flushed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (mailbox, key): (MailboxId, EntryKey),
+        (place, relocates): (Place, Option<Place>),
+    ) {
+        // It may have been forgotten, and its old place trimmed, while it was being relocated.
+        let expected = |kept: &Kept| relocates.is_none_or(|old| *kept == Kept::Moving(old));
+        let dead = match self.tombstones.kept_mut(mailbox, key) {
+            Some(kept) if expected(kept) => std::mem::replace(kept, Kept::Flushed(place)),
+            _ => Kept::Flushed(place),
+        };
+        if let Some(place) = dead.place() {
+            trim(turn, place);
+        }
     }
 
     fn on_entry_flushed(

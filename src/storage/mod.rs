@@ -3,6 +3,7 @@
 //! An executor owns one [`Engine`]. It holds no rule about messages; what the embedded log decides is
 //! `iris_shards::log`, what its files are is [`data_dir`] and [`segment`].
 
+pub mod cassandra;
 pub mod data_dir;
 mod disk_thread;
 mod files;
@@ -16,14 +17,16 @@ use std::path::PathBuf;
 use iris_shards::log::BadLogConfig;
 use iris_shards::storage::{StorageEvent, StorageRequest};
 
+pub use self::cassandra::CassandraEngine;
 pub use self::data_dir::{DataDir, LogSeat, StorageOptions};
 pub use self::log_engine::LogEngine;
 
-/// The storage engine of one executor. Further engines (Cassandra) become variants here: they speak the same requests and
-/// events, so the loop does not tell them apart.
+/// The storage engine of one executor. They speak the same requests and events, so the loop does not tell them apart.
 pub enum Engine {
     /// The embedded log.
     Log(LogEngine),
+    /// A Cassandra or ScyllaDB cluster.
+    Cassandra(Box<CassandraEngine>),
 }
 
 impl Engine {
@@ -31,6 +34,7 @@ impl Engine {
     pub fn request(&mut self, request: StorageRequest) {
         match self {
             Engine::Log(log) => log.request(request),
+            Engine::Cassandra(cassandra) => cassandra.request(request),
         }
     }
 
@@ -39,6 +43,7 @@ impl Engine {
     pub fn commit(&mut self, now_ms: u64) {
         match self {
             Engine::Log(log) => log.commit(now_ms),
+            Engine::Cassandra(cassandra) => cassandra.commit(now_ms),
         }
     }
 
@@ -46,6 +51,7 @@ impl Engine {
     pub fn take_events(&mut self, events: &mut Vec<StorageEvent>) {
         match self {
             Engine::Log(log) => log.take_events(events),
+            Engine::Cassandra(cassandra) => cassandra.take_events(events),
         }
     }
 
@@ -53,6 +59,7 @@ impl Engine {
     pub fn take_recovered(&mut self) -> Option<bool> {
         match self {
             Engine::Log(log) => log.take_recovered(),
+            Engine::Cassandra(cassandra) => cassandra.take_recovered(),
         }
     }
 
@@ -60,6 +67,7 @@ impl Engine {
     pub fn close(&mut self) {
         match self {
             Engine::Log(log) => log.close(),
+            Engine::Cassandra(cassandra) => cassandra.close(),
         }
     }
 
@@ -67,6 +75,7 @@ impl Engine {
     pub fn is_busy(&self) -> bool {
         match self {
             Engine::Log(log) => log.is_busy(),
+            Engine::Cassandra(cassandra) => cassandra.is_busy(),
         }
     }
 
@@ -74,6 +83,7 @@ impl Engine {
     pub fn has_events(&self) -> bool {
         match self {
             Engine::Log(log) => log.has_events(),
+            Engine::Cassandra(cassandra) => cassandra.has_events(),
         }
     }
 
@@ -81,6 +91,7 @@ impl Engine {
     pub fn status(&self) -> crate::admin::LogStatus {
         match self {
             Engine::Log(log) => log.status(),
+            Engine::Cassandra(cassandra) => cassandra.status(),
         }
     }
 
@@ -88,6 +99,7 @@ impl Engine {
     pub fn is_closed(&self) -> bool {
         match self {
             Engine::Log(log) => log.is_closed(),
+            Engine::Cassandra(cassandra) => cassandra.is_closed(),
         }
     }
 }

@@ -21,7 +21,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
 use iris_shards::id::{Body, Key, NodeId, UserId};
-use iris_shards::storage::{Entry, Place, Record, StorageEvent, StorageRequest};
+use iris_shards::storage::{Entry, Record, StorageEvent, StorageRequest};
 use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
 
 pub use self::fault::StorageFault;

@@ -275,8 +275,7 @@ impl Prepare<'_> {
 
 fn key_of(id: &[u8], sender: &str) -> Result<Key> {
     let id = id.try_into().map(MessageId::from_bytes);
-    let sender = UserId::parse(sender.as_bytes());
-    match (id, sender) {
+    match (id, UserId::parse(sender.as_bytes())) {
         (Ok(id), Ok(sender)) => Ok(Key { id, sender }),
         _ => Err(StorageFault::Answer(format!("a row with the sender {sender:?} is not a message"))),
     }

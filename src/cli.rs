@@ -10,6 +10,7 @@ mod plan;
 mod send;
 mod serve;
 mod status;
+mod storage;
 
 use crate::client::ClientError;
 use crate::config::ConfigError;
@@ -49,6 +50,8 @@ enum Verb {
     Check(check::Check),
     /// Say which nodes a number of daily users needs, and what they cost.
     Plan(plan::Plan),
+    /// The storage of a fleet that runs Cassandra or ScyllaDB.
+    Storage(storage::Storage),
 }
 
 /// Which node to connect to.
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Verb::Status(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
         Verb::Plan(verb) => verb.run(),
+        Verb::Storage(verb) => verb.run(),
     };
     let Err(failure) = result else { return ExitCode::SUCCESS };
     for line in failure.message.lines() {

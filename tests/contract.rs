@@ -6,6 +6,8 @@
 
 #[path = "contract/away.rs"]
 mod away;
+#[path = "contract/bench.rs"]
+mod bench;
 #[path = "contract/cluster.rs"]
 mod cluster;
 #[path = "contract/rules.rs"]

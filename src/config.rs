@@ -82,4 +82,6 @@ fn fault_of(source: &Source, error: ron::error::SpannedError) -> Fault {
 }
 
 #[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
 mod tests;

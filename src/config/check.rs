@@ -90,6 +90,9 @@ impl Check<'_> {
         let Written { cluster, node } = written;
         let discovery = cluster.discovery;
         self.supported("cluster.discovery", discovery.word(), discovery.is_supported(), Discovery::TODAY);
+        self.supported("node.role", node.role.word(), node.role.is_supported(), written::Role::TODAY);
+        let spread = cluster.spread;
+        self.supported("cluster.spread", spread.word(), spread.is_supported(), written::Spread::TODAY);
         self.supported("node.storage", node.storage.word(), node.storage.is_supported(), Storage::TODAY);
         for transport in &node.transports {
             self.supported("node.transports", transport.word(), transport.is_supported(), Transport::TODAY);

@@ -9,6 +9,7 @@ use super::secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret};
 use super::shards::{Ranges, parse_shards, shards_text};
 use super::used::{Cluster, Discovery, LinkConfig, ListedNode, Role, Spread};
 use super::written::{self, Address, Shards, Written};
+use iris_shards::id::NodeId;
 use iris_shards::slot::stable_hash;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -143,7 +144,10 @@ impl Check<'_> {
             written.iter().enumerate().map(|(at, node)| self.listed_node(at, node, num_shards)).collect();
         self.names(&nodes);
         if !nodes.is_empty() && nodes.iter().all(|node| !node.role.is_core()) {
-            self.fault("cluster.nodes", Problem::Needed("at least one of the nodes has to be a core (role: core or both)"));
+            self.fault(
+                "cluster.nodes",
+                Problem::Needed("at least one of the nodes has to be a core (role: core or both)"),
+            );
         }
         nodes
     }
@@ -155,7 +159,10 @@ impl Check<'_> {
             name: self.text(&field("name"), &node.name, 255),
             address: node.address.clone(),
             role: role(node.role),
-            region: node.region.as_deref().map_or("local".to_owned(), |region| self.text(&field("region"), region, 255)),
+            region: node
+                .region
+                .as_deref()
+                .map_or("local".to_owned(), |region| self.text(&field("region"), region, 255)),
             zone: self.zone(&field("zone"), &node.zone),
             shards: self.shards(&field("shards"), &node.shards, num_shards),
         }
@@ -163,7 +170,7 @@ impl Check<'_> {
 
     /// Names differ, and so do the ids that come from them.
     fn names(&mut self, nodes: &[ListedNode]) {
-        let mut ids: Vec<(u32, usize)> = (0..nodes.len()).map(|at| (id(&nodes[at].name), at)).collect();
+        let mut ids: Vec<(NodeId, usize)> = (0..nodes.len()).map(|at| (NodeId::of_name(&nodes[at].name), at)).collect();
         ids.sort_unstable();
         for pair in ids.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
             let (first, second) = (nodes[pair[0].1].name.clone(), nodes[pair[1].1].name.clone());
@@ -257,12 +264,8 @@ impl Check<'_> {
             advertise,
             silent_ms: self.within("node.link.silent_ms", link.silent_ms, 300, 600_000),
             idle_ms: self.within("node.link.idle_ms", link.idle_ms, 1_000, 24 * HOUR_MS),
-            out_bytes_max: self.within_because(
-                "node.link.out_bytes_max",
-                link.out_bytes_max,
-                (out_min, MIB << 16),
-                why,
-            ) as usize,
+            out_bytes_max: self.within_because("node.link.out_bytes_max", link.out_bytes_max, (out_min, MIB << 16), why)
+                as usize,
             retry_ms_max: self.within("node.link.retry_ms_max", link.retry_ms_max, 100, 600_000),
             links_max: self.within_usize("node.link.links_max", link.links_max, 1, 65_536),
         }
@@ -328,11 +331,6 @@ fn spread(written: written::Spread) -> Spread {
         written::Spread::Zone => Spread::Zone,
         written::Spread::Region => Spread::Region,
     }
-}
-
-/// As `NodeId::of_name`.
-fn id(name: &str) -> u32 {
-    (stable_hash(name.as_bytes()) as u32).max(1)
 }
 
 /// Field by field with its name, so that a later version can leave a new field out while it has its old value: then

@@ -428,13 +428,18 @@ mod tests {
         assert_eq!(source.place_of_field("a[0].b"), Some(place(1, 7)));
         assert_eq!(source.place_of_field("a[1].b"), Some(place(1, 15)));
         assert_eq!(source.locate(2, 7), (place(2, 7), "a[1].b2".into()));
-        assert_eq!(source.locate(2, 18), (place(2, 15), "c".into()));
+        assert_eq!(source.locate(2, 18), (place(2, 17), "c".into()));
         assert_eq!(without_numbers("a[1].b[22].c"), "a.b.c");
     }
 
     #[test]
     fn a_variable_becomes_what_a_field_of_a_listed_node_takes() {
-        let cases = [("name", "42", "\"42\""), ("shards", "7", "7"), ("shards", "0-9,20", "\"0-9,20\""), ("role", "core", "core")];
+        let cases = [
+            ("name", "42", "\"42\""),
+            ("shards", "7", "7"),
+            ("shards", "0-9,20", "\"0-9,20\""),
+            ("role", "core", "core"),
+        ];
         for (field, value, literal) in cases {
             let text = format!("(cluster: (nodes: [(), ({field}: Env(\"V\"))]))");
             assert_eq!(replaced(&text, value), Ok(format!("(cluster: (nodes: [(), ({field}: {literal})]))")));

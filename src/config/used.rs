@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use super::written::LogFormat;
+pub use iris_shards::placement::Spread;
 
 /// A checked configuration. `None` stands for `Auto` where the choice depends on the machine.
 #[derive(Debug, Clone)]
@@ -113,17 +114,6 @@ pub struct LinkConfig {
     pub retry_ms_max: u64,
     /// Links of this node.
     pub links_max: usize,
-}
-
-/// What has to spread the copies of a shard, if there are enough nodes for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Spread {
-    /// Different nodes, wherever they stand.
-    Node,
-    /// Different zones.
-    Zone,
-    /// Different regions.
-    Region,
 }
 
 /// What is equal on every node of a cluster, and how its nodes find each other.

@@ -14,7 +14,8 @@
 //! # Reading order
 //!
 //! 1. [`id`], [`time`]: the names of things.
-//! 2. [`event`], [`peer`], [`storage`]: the vocabulary. [`frame`], [`record`]: clients' and the log's formats.
+//! 2. [`event`], [`peer`], [`storage`]: the vocabulary. [`frame`], [`link`],
+//!    [`record`]: the formats of clients, of peers and of the log.
 //! 3. [`edge_node`] → [`session`] → [`router`] (the sender's side) and [`receiver`] (the recipient's side), which share
 //!    [`edge`] and [`identity`].
 //! 4. [`core_node`] → [`shard`] → [`mailbox`], [`inbox`], [`presence`], [`tombstone`], [`names`],
@@ -35,6 +36,7 @@ pub mod id;
 pub mod identity;
 pub mod inbox;
 pub mod limits;
+pub mod link;
 pub mod log;
 pub mod mailbox;
 pub mod mutant;

@@ -1,8 +1,8 @@
 """Where Iris keeps a user: user to slot, slot to shard, and which nodes a shard prefers.
 
 Clients do not need it: any node takes anybody. Tools that look at a cluster from outside do. The rules are those of
-shards/src/{slot,ring,placement}.rs, the vectors those of docs/placement-vectors.json. Compiling a ring
-takes half a second, and 0.3 ms more for each shard; it is kept.
+shards/src/{slot,ring,placement}.rs, the vectors those of docs/placement-vectors.json. Compiling a ring takes half a
+second, and 0.3 ms more for each shard; it is kept.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 //! Decoding never panics and never looks behind the frame's own length; an error names the frame and the field.
 //! It does not judge who speaks when, secrets, names or versions: the links of `src/` do, with [`handshake`].
 
+pub mod crossing;
 mod fields;
 pub mod handshake;
 mod kind;

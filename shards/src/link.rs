@@ -4,6 +4,7 @@
 //! It does not judge who speaks when, secrets, names or versions: the links of `src/` do, with [`handshake`].
 
 mod claims;
+pub mod crossing;
 mod fields;
 pub mod handshake;
 mod kind;

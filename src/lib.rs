@@ -11,6 +11,7 @@
 //! | [`cli`], [`client`] | the command: one file per verb, and the client that chat, send and listen use |
 //! | [`config`] | RON as written → configuration as used; every default and limit |
 //! | [`node`] | one node: preflight, executors, drain, the end |
+//! | [`discovery`] | who is in the cluster and keeps what: a static list, gossip, DNS |
 //! | [`runtime`], [`cpus`], [`preflight`], [`watchdog`] | starting executors on their CPUs, and what could be in the way |
 //! | [`executor`] | the loop of one executor: gather, handle, perform, write, sleep |
 //! | [`sockets`], [`connections`] | the kernel's ring: accept, readiness, close; bytes ↔ frames |
@@ -51,6 +52,7 @@ pub mod client;
 pub mod config;
 pub mod connections;
 pub mod cpus;
+pub mod discovery;
 pub mod executor;
 pub mod logging;
 pub mod mesh;

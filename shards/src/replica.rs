@@ -206,7 +206,16 @@ impl InStep {
         self.heard[at].as_ref()
     }
 
-    /// Which executor of the other side has this slot, once that is known.
+    /// Whether the executor that has this slot there keeps it with the same replicas, or hands over what it has.
+    pub fn is_fit(&self, slot: Slot, replicas: &[NodeId]) -> bool {
+        let fits = |heard: &Heard| match keeps(heard.standing) {
+            true => heard.replicas == replicas,
+            false => heard.standing <= Standing::Handing,
+        };
+        self.up && self.home(slot).is_some_and(fits)
+    }
+
+    /// How many executors the other side has, once that is known.
     pub fn executors(&self) -> u16 {
         self.heard.len() as u16
     }

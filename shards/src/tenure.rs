@@ -114,9 +114,8 @@ impl Tenure {
     /// Whether the others have to be told anew.
     pub fn has_news(&mut self) -> bool {
         let claim = self.claim();
-        let is_new = self.told.as_ref() != Some(&claim);
-        self.told = Some(claim);
-        is_new
+        // Whoever mattered at the first look was asked, and so told.
+        self.told.replace(claim).is_some_and(|told| told != self.claim())
     }
 
     /// The present replicas. True if they are others than before: then nothing is in step any more.
@@ -201,10 +200,9 @@ impl Tenure {
         peer.role == Role::Replica && peer.is_up() && peer.agrees(&self.replicas)
     }
 
-    /// Whether what another node says of its content counts here: a replica's, or what is handed over.
-    pub fn takes_from(&self, node: NodeId) -> bool {
-        let takes = |peer: &InStep| self.is_replica(peer) || (peer.is_up() && peer.is_outside());
-        self.serves() && self.peer(node).is_some_and(takes)
+    /// Whether what another node says of a slot's content counts here: a replica's, or what is handed over.
+    pub fn takes_from(&self, node: NodeId, slot: Slot) -> bool {
+        self.serves() && self.peer(node).is_some_and(|peer| peer.is_fit(slot, &self.replicas))
     }
 
     /// Whether a copy there counts for `stored`.

@@ -42,7 +42,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<Claims, LinkError> {
     let mut reader = Reader::new("CLAIMS", payload);
     let (executor, executors) = (reader.executor("executor")?, reader.u16("executors")?);
     let (round, asks) = (reader.u32("round")?, reader.flag("asks")?);
-    let count = counted(&mut reader, CLAIM_BYTES_MIN)?;
+    let count = counted(&mut reader, "claims", CLAIM_BYTES_MIN)?;
     let claims = (0..count).map(|_| decode_claim(&mut reader)).collect::<Result<_, _>>()?;
     reader.end()?;
     Ok(Claims { executor, executors, round, asks, claims })
@@ -66,17 +66,17 @@ pub(super) fn encode_step(kind: u8, slot: Slot, (executor, round, shards): Step<
 pub(super) fn decode_step(frame: &'static str, payload: &[u8]) -> Result<(Slot, Step<Vec<u32>>), LinkError> {
     let mut reader = Reader::new(frame, payload);
     let (slot, executor, round) = (reader.slot()?, reader.executor("executor")?, reader.u32("round")?);
-    let count = counted(&mut reader, 4)?;
+    let count = counted(&mut reader, "shards", 4)?;
     let shards = (0..count).map(|_| reader.u32("shard")).collect::<Result<_, _>>()?;
     reader.end()?;
     Ok((slot, (executor, round, shards)))
 }
 
 /// The number of a list whose items have at least so many bytes: nothing is reserved for what is not there.
-fn counted(reader: &mut Reader<'_>, bytes_min: usize) -> Result<usize, LinkError> {
-    let count = reader.u32("count")? as usize;
+fn counted(reader: &mut Reader<'_>, field: &'static str, bytes_min: usize) -> Result<usize, LinkError> {
+    let count = reader.u32(field)? as usize;
     if count > reader.left() / bytes_min {
-        return Err(reader.bad("count", count as u64));
+        return Err(reader.truncated(field));
     }
     Ok(count)
 }

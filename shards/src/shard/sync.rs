@@ -189,7 +189,7 @@ impl Shard {
         (node, message, flushed): (NodeId, Message, bool),
     ) {
         let slot = slot_of(user.as_bytes());
-        let takes = |tenure: &&crate::tenure::Tenure| tenure.takes_from(node);
+        let takes = |tenure: &&crate::tenure::Tenure| tenure.takes_from(node, slot);
         let Some(tenure) = self.tenure(slot).filter(takes) else { return };
         let bit = if flushed { tenure.bit(node) } else { 0 };
         let (id, mailbox) = mailboxes.open(user);
@@ -231,7 +231,7 @@ impl Shard {
     ) {
         let slot = mailbox.slot;
         let Some(tenure) = self.tenure(slot) else { return };
-        let (bit, takes) = (tenure.bit(node), tenure.takes_from(node));
+        let (bit, takes) = (tenure.bit(node), tenure.takes_from(node, slot));
         let Some(sender) = self.senders.find(&name.sender) else { return };
         let key = (name.id, sender);
         if asks && takes && self.tombstones.contains(id, key) {

@@ -277,8 +277,8 @@ fn errors_name_what_is_wrong() {
     assert_eq!(payload(0x05, &[0; 9]), "PING has 1 bytes behind its last field");
     assert_eq!(payload(0x24, &[0, 0x10, 0, 0]), "WANT has 1048576 as slot");
     assert_eq!(payload(0x31, &[0, 0, 0, 0, 0, 0, 0, 0, 2]), "CLAIMS has 2 as asks");
-    assert_eq!(payload(0x31, &[0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0]), "CLAIMS has 16777216 as count");
-    assert_eq!(payload(0x27, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]), "OFFERED has 9 as count");
+    assert_eq!(payload(0x31, &[0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0]), "CLAIMS ends within claims");
+    assert_eq!(payload(0x27, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]), "OFFERED ends within shards");
     assert_eq!(payload(0x21, &[0; 22]), "user of FLUSHED: the user id is empty");
     assert_eq!(payload(0x41, &[0; 24]), "REPLACED is for node NodeId(0), this is NodeId(7)");
     assert_eq!(payload(0x14, &[0, 0, 0, 0, 0, 0, 1, b'u']), "ACK has 0 as keys");

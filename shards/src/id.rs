@@ -3,6 +3,7 @@
 //! Every id is a newtype, so that the compiler tells them apart. Ids order as documented on each type; nothing here
 //! reads a clock or makes an id up.
 
+use crate::slot::stable_hash;
 use std::fmt;
 use std::sync::Arc;
 
@@ -157,9 +158,17 @@ impl fmt::Debug for MessageId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sequence(pub u64);
 
-/// A node of the cluster. Small numbers given by discovery; 0 is a valid node.
+/// A node of the cluster: the hash of its name. The machines and their tests take any number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u32);
+
+impl NodeId {
+    /// The id of a node with this name: the low 32 bits of [`stable_hash`], 1 instead of 0. Two names of a cluster may
+    /// have the same id; where they meet, one is refused.
+    pub fn of_name(name: &str) -> Self {
+        NodeId((stable_hash(name.as_bytes()) as u32).max(1))
+    }
+}
 
 /// An executor of a node: the thread of one CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -17,7 +17,8 @@ use std::sync::Arc;
 use ahash::RandomState;
 use hashbrown::HashMap;
 use iris_shards::id::NodeId;
-use iris_shards::link::{self, Decoded, Introduction, LinkFrame};
+use iris_shards::frame::Decoded;
+use iris_shards::link::{self, HANDSHAKE_FRAME_BYTES_MAX, Introduction, LinkFrame, Parcel};
 use iris_shards::peer::Peer;
 
 use crate::discovery::View;
@@ -57,7 +58,7 @@ pub enum Happening {
     /// A link is lost with everything on it, or cannot be had.
     Down(NodeId),
     /// A message from another node.
-    Arrived(NodeId, Peer),
+    Arrived(NodeId, Parcel),
     /// An accepted connection that belongs to the executor that owns the links to this node, with everything it has sent.
     Elsewhere(NodeId, OwnedFd, Vec<u8>),
     /// That node may know the address of the other one.
@@ -334,7 +335,9 @@ impl Links {
         let mut used = 0;
         loop {
             let Some(wire) = self.wires.get_mut(&index) else { return };
-            let decoded = link::decode(&wire.input[used..], self.own.frame_bytes_max, self.own.hello.node);
+            let is_up = wire.generation().is_some();
+            let bytes_max = if is_up { self.own.frame_bytes_max } else { HANDSHAKE_FRAME_BYTES_MAX };
+            let decoded = link::decode(&wire.input[used..], bytes_max, self.own.hello.node);
             match decoded {
                 Ok(Decoded::Frame { frame, used: length }) => {
                     used += length;
@@ -372,12 +375,12 @@ impl Links {
         let Some(wire) = self.wires.get_mut(&index) else { return };
         let Some(node) = wire.node else { return };
         match frame {
-            LinkFrame::Peer(peer) => {
+            LinkFrame::Peer(parcel) => {
                 wire.used_ms = now_ms;
                 if let Some(care) = self.cares.get_mut(&node) {
                     care.counts.on_received(bytes);
                 }
-                self.happened.push(Happening::Arrived(node, peer));
+                self.happened.push(Happening::Arrived(node, parcel));
             }
             LinkFrame::Ping { token } => self.frame(index, &LinkFrame::Pong { token }),
             LinkFrame::Whois { node: about } => self.happened.push(Happening::Asked { by: node, about }),

@@ -15,14 +15,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use iris_shards::log::LogConfig;
 use socket2::Socket;
 
-use crate::admin::{self, AdminError};
+use crate::admin::{self, AdminError, Draining, Verbs};
 use crate::config::Config;
 use crate::cpus::{CpuError, CpuWish, Layout};
 use crate::discovery::DiscoveryError;
 use crate::executor::{Executor, Names};
 use crate::preflight::{self, ListenSettings, PreflightError};
 use crate::runtime::{Executors, RuntimeError, Seat, bells};
-use crate::service::Service;
+use crate::service::{Service, Stop};
 use crate::storage::{DataDir, LogSeat, StorageError, StorageOptions};
 use assembly::Assembly;
 use cluster::{Cluster, Door};
@@ -91,14 +91,20 @@ pub fn serve(config: &Config, service: &Service) -> Result<(), NodeError> {
     lines.open();
     let draining = Arc::new(AtomicBool::new(false));
     let status = StatusSource::new(config, &listen, (&lines, &cluster), draining.clone());
-    let _admin = admin::serve(&config.admin, move || status.status())?;
+    let _admin = admin::serve(&config.admin, verbs(status, service))?;
     service.ready(&listen);
-    service.until_stop(|| executors.stalled_ms(), || summary(&lines));
+    let stop = service.until_stop(|| executors.stalled_ms(), || summary(&lines));
     draining.store(true, Ordering::Relaxed);
     cluster.leave();
-    lines.drain(config.drain_ms / 2, config.drain_ms);
+    lines.drain(stop, config.drain_ms);
     executors.join()?;
     Ok(())
+}
+
+fn verbs(status: StatusSource, service: &Service) -> Verbs {
+    let stopper = service.stopper();
+    let drain = move |rate| Draining { has_begun: stopper(Stop { rate }), pid: std::process::id() };
+    Verbs { status: Box::new(move || status.status()), drain: Box::new(drain) }
 }
 
 /// A line for `systemctl status`.

@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use iris_shards::event::{CoreEvent, EdgeEvent};
-use iris_shards::id::NodeId;
-use iris_shards::link::{Introduction, LinkFrame};
+use iris_shards::id::{Location, NodeId, SessionId};
+use iris_shards::link::{Introduction, LinkFrame, Parcel};
 use iris_shards::peer::Peer;
 
 use super::{Executor, MeshItem};
@@ -103,17 +103,22 @@ impl Executor {
     }
 
     /// A message from another node: here, or at another executor.
-    fn on_arrived(&mut self, from: NodeId, peer: Peer) {
-        let executors = self.seat.executors;
-        let home = match &peer {
-            Peer::Core { slot, .. } => usize::from(slot.home(executors as u16).0),
-            Peer::Edge { at, .. } => usize::from(at.executor.0),
-            Peer::Cores { message, .. } => {
+    fn on_arrived(&mut self, from: NodeId, parcel: Parcel) {
+        let (node, executors) = (self.names.node_id, self.seat.executors);
+        let (home, peer) = match parcel {
+            Parcel::Core { slot, message } => {
+                (usize::from(slot.home(executors as u16).0), Peer::Core { node, slot, message })
+            }
+            Parcel::Edge { executor, message } => {
+                let at = Location { node, executor, session: SessionId(0) };
+                (usize::from(executor.0), Peer::Edge { at, message })
+            }
+            Parcel::Cores { message } => {
                 for executor in (0..executors).filter(|&executor| executor != self.seat.executor) {
-                    let peer = Peer::Cores { node: self.names.node_id, message: message.clone() };
+                    let peer = Peer::Cores { node, message: message.clone() };
                     self.mesh.outbound.push(executor, MeshItem::Peer(from, peer));
                 }
-                self.seat.executor
+                (self.seat.executor, Peer::Cores { node, message })
             }
         };
         if home == self.seat.executor {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use iris_shards::id::NodeId;
 use iris_shards::link::crossing::{self, Decision};
-use iris_shards::link::{Accept, Hello, LinkFrame, LinkName, Proof, Refuse, RefuseCode, VERSION_MAX, VERSION_MIN};
+use iris_shards::link::{Accept, Hello, LinkFrame, Proof, Refuse, RefuseCode, VERSION, VERSION_MIN, handshake};
 
 use super::proof::{Side, is_equal, nonce, proof};
 use super::wire::{Offer, Stage, Wire};
@@ -56,7 +56,7 @@ impl Links {
                 if let Some(care) = self.cares.get_mut(&node) {
                     care.dial = Some((attempt, Some(key.index())));
                 }
-                self.frame(key.index(), &LinkFrame::Hello(hello));
+                self.frame(key.index(), &LinkFrame::Hello(Box::new(hello)));
             }
             Err(cause) => self.on_dial_failed(node, cause, now_ms),
         }
@@ -67,7 +67,7 @@ impl Links {
         let Some(wire) = self.wires.get_mut(&index) else { return };
         let stage = std::mem::replace(&mut wire.stage, Stage::Closing);
         match (stage, frame) {
-            (Stage::Greeting, LinkFrame::Hello(hello)) => self.on_hello(sockets, index, hello, now_ms),
+            (Stage::Greeting, LinkFrame::Hello(hello)) => self.on_hello(sockets, index, *hello, now_ms),
             (Stage::Offered(hello), LinkFrame::Accept(accept)) => {
                 self.on_accept(sockets, index, (&hello, &accept), now_ms);
             }
@@ -103,14 +103,14 @@ impl Links {
                 if let Some(wire) = self.wires.get_mut(&index) {
                     wire.node = Some(node);
                     wire.boot = hello.boot;
-                    wire.name = Some(LinkName { dialer: node, boot: hello.boot, attempt: hello.attempt });
+                    wire.name = Some(hello.link());
                     wire.stage = Stage::Answered(Box::new(Offer { hello, proof }));
                     // Watched for one event at a time so far.
                     if sockets.watch(wire.key).is_err() {
                         return self.lose(sockets, index, "it cannot be watched", now_ms);
                     }
                 }
-                self.frame(index, &LinkFrame::Accept(accept));
+                self.frame(index, &LinkFrame::Accept(Box::new(accept)));
             }
             Err(error) => self.lose(sockets, index, &error.to_string(), now_ms),
         }
@@ -119,7 +119,7 @@ impl Links {
     fn answer(&self, hello: &Hello) -> std::io::Result<(Accept, [u8; 32])> {
         let own = &self.own.hello;
         let mut accept = Accept {
-            version: hello.version_max.min(VERSION_MAX),
+            version: hello.version_max.min(VERSION),
             node: own.node,
             name: own.name.clone(),
             region: own.region.clone(),
@@ -139,8 +139,8 @@ impl Links {
     /// Why this node cannot have a link, if so.
     fn why_not(&self, hello: &Hello) -> Option<Refuse> {
         let own = &self.own.hello;
-        if hello.version_max < VERSION_MIN || hello.version_min > VERSION_MAX {
-            let (ours, theirs) = (format!("{VERSION_MIN} to {VERSION_MAX}"), format!("{} to {}", hello.version_min, hello.version_max));
+        if handshake::spoken_version(hello).is_none() {
+            let (ours, theirs) = (versions(VERSION_MIN, VERSION), versions(hello.version_min, hello.version_max));
             return Some(self.refusal(RefuseCode::Version, &ours, &theirs));
         }
         if hello.cluster != own.cluster {
@@ -193,7 +193,7 @@ impl Links {
         self.frame(index, &LinkFrame::Proof(Proof { proof }));
         if let Some(wire) = self.wires.get_mut(&index) {
             wire.boot = accept.boot;
-            wire.name = Some(LinkName { dialer: hello.node, boot: hello.boot, attempt: hello.attempt });
+            wire.name = Some(hello.link());
         }
         let neighbour = Neighbour {
             node: accept.node,
@@ -239,6 +239,10 @@ impl Links {
         let neighbour = Arc::new(Neighbour { generation: self.generations, ..neighbour });
         self.happened.push(Happening::Up(neighbour));
     }
+}
+
+fn versions(min: u8, max: u8) -> String {
+    format!("{min} to {max}")
 }
 
 impl Neighbour {

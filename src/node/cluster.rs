@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::bounded;
 use iris_shards::id::NodeId;
-use iris_shards::link::{Hello, VERSION_MAX, VERSION_MIN};
+use iris_shards::link::{self, Hello, VERSION, VERSION_MIN};
 use socket2::Socket;
 
 use super::{Lines, NodeError};
@@ -15,8 +15,6 @@ use crate::discovery::{self, Discovery, Known, View};
 use crate::links::Own;
 use crate::preflight::{self, ListenSettings};
 
-/// Bytes of a frame between nodes beside the bodies in it.
-const FRAME_ROOM_BYTES: usize = 64 << 10;
 /// Links that wait to be accepted.
 const BACKLOG: u32 = 1_024;
 /// How long discovery has for its first view.
@@ -100,7 +98,7 @@ fn own(config: &Config, door: &Door, executors: usize) -> Own {
     let address = advertised.or_else(|| door.address.map(|address| address.to_string())).unwrap_or_default();
     let hello = Hello {
         version_min: VERSION_MIN,
-        version_max: VERSION_MAX,
+        version_max: VERSION,
         cluster: config.cluster.name.clone(),
         cluster_hash: config.cluster.hash(),
         node: NodeId::of_name(&config.name),
@@ -116,6 +114,6 @@ fn own(config: &Config, door: &Door, executors: usize) -> Own {
         last: None,
         nonce: [0; 32],
     };
-    let frame_bytes_max = 2 * config.edge.body_bytes_max as usize + FRAME_ROOM_BYTES;
+    let frame_bytes_max = link::frame_bytes_max(config.edge.body_bytes_max);
     Own { hello, secret: config.cluster.secret.clone(), limits: config.link.clone(), frame_bytes_max }
 }

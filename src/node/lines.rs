@@ -9,6 +9,7 @@ use crate::admin::{ExecutorStatus, LinkStatus, Totals};
 use crate::bell::Bell;
 use crate::discovery::View;
 use crate::executor::Control;
+use crate::service::Stop;
 
 /// How long an executor has to answer a question about its status.
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
@@ -90,9 +91,15 @@ impl Lines {
     }
 
     /// Asks the clients to leave and the cores to hand over, waits for both for a while, and stops the executors.
-    pub fn drain(&self, leave_within_ms: u32, drain_ms: u32) {
-        self.0.iter().for_each(|line| line.insist(Control::Drain(leave_within_ms)));
-        let deadline = Instant::now() + Duration::from_millis(drain_ms.into());
+    ///
+    /// Without a rate the clients are spread over half of `drain_ms`; with one, they have the time that it takes, and
+    /// `drain_ms` beyond it.
+    pub fn drain(&self, stop: Stop, drain_ms: u32) {
+        let paced_ms = stop.rate.map(|rate| (self.totals().sessions * 1_000).div_ceil(rate.into()) as u32);
+        let within_ms = paced_ms.unwrap_or(drain_ms / 2);
+        self.0.iter().for_each(|line| line.insist(Control::Drain(within_ms)));
+        let patience_ms = u64::from(drain_ms) + u64::from(paced_ms.unwrap_or(0));
+        let deadline = Instant::now() + Duration::from_millis(patience_ms);
         loop {
             let statuses = self.ask();
             let sessions: u64 = statuses.iter().map(|(status, _)| status.sessions).sum();

@@ -262,6 +262,8 @@ impl Executor {
                         tracing::warn!(%error, "the listeners cannot be closed");
                     }
                     self.edge.handle(self.now, EdgeEvent::Drain { within_ms }, &mut self.actions);
+                    self.core.handle(self.now, CoreEvent::Leave, &mut self.actions);
+                    self.links.leave();
                     self.perform_all();
                 }
                 Control::Stop => self.become_stopping(),
@@ -290,7 +292,7 @@ impl Executor {
 
     /// Everything stored is known: with the first view clients and links may come.
     fn on_recovered(&mut self, complete: bool) {
-        self.core.handle(self.now, CoreEvent::Recovered { complete }, &mut self.actions);
+        self.core.handle(self.now, CoreEvent::Recovered, &mut self.actions);
         self.perform_all();
         // Nobody waits for the turns of a recovery.
         self.turns.reset();

@@ -57,6 +57,8 @@ pub enum Happening {
     Up(Arc<Neighbour>),
     /// A link is lost with everything on it, or cannot be had.
     Down(NodeId),
+    /// A node says that it is to stop.
+    Leaving(NodeId),
     /// A message from another node.
     Arrived(NodeId, Parcel),
     /// An accepted connection that belongs to the executor that owns the links to this node, with everything it has sent.
@@ -383,6 +385,7 @@ impl Links {
                 self.happened.push(Happening::Arrived(node, parcel));
             }
             LinkFrame::Ping { token } => self.frame(index, &LinkFrame::Pong { token }),
+            LinkFrame::Leaving => self.happened.push(Happening::Leaving(node)),
             LinkFrame::Whois { node: about } => self.happened.push(Happening::Asked { by: node, about }),
             LinkFrame::Introduce(introduction) => self.happened.push(Happening::Introduced(introduction)),
             // Nothing else has a meaning here; a later version may know better.

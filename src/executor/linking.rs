@@ -22,6 +22,8 @@ pub enum LinkItem {
     Up(Arc<Neighbour>),
     /// A link is lost, or cannot be had.
     Down(NodeId),
+    /// A node is to stop.
+    Leaving(NodeId),
     /// To the owner: somebody needs a link; the other node may know the address.
     Want(NodeId, Option<NodeId>),
     /// To the owner: a connection that begins with that node's HELLO.
@@ -91,6 +93,7 @@ impl Executor {
                 Happening::Arrived(from, peer) => self.on_arrived(from, peer),
                 Happening::Up(neighbour) => self.tell_all(|| LinkItem::Up(neighbour.clone())),
                 Happening::Down(node) => self.tell_all(|| LinkItem::Down(node)),
+                Happening::Leaving(node) => self.tell_all(|| LinkItem::Leaving(node)),
                 Happening::Elsewhere(node, fd, bytes) => self.tell_owner(node, LinkItem::Accepted(fd, bytes)),
                 Happening::Ask { via, about } => self.tell_owner(via, LinkItem::Ask(via, about)),
                 Happening::Asked { by, about } => self.on_asked(by, about),
@@ -178,6 +181,10 @@ impl Executor {
                 self.links.note_down(node);
                 self.edge.handle(self.now, EdgeEvent::LinkDown(node), &mut self.actions);
                 self.core.handle(self.now, CoreEvent::LinkDown(node), &mut self.actions);
+                self.perform_all();
+            }
+            LinkItem::Leaving(node) => {
+                self.edge.handle(self.now, EdgeEvent::Leaving(node), &mut self.actions);
                 self.perform_all();
             }
             LinkItem::Want(node, via) => self.links.want(node, via, now_ms),

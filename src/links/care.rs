@@ -7,7 +7,6 @@ use iris_shards::link::{LinkFrame, LinkName};
 use iris_shards::slot::stable_hash;
 use serde::{Deserialize, Serialize};
 
-use super::wire::Stage;
 use super::{Happening, Links};
 use crate::sockets::Sockets;
 
@@ -228,15 +227,9 @@ impl Links {
         all.map(|(&node, care)| (node, care.wire.is_some(), care.counts, care.trouble.clone())).collect()
     }
 
-    /// Tells every node that this one is to stop, and writes what waits.
-    pub fn close_all(&mut self, sockets: &mut Sockets, now_ms: u64) {
-        self.write(sockets, now_ms);
-        for (_, wire) in self.wires.drain() {
-            if matches!(wire.stage, Stage::Up(_)) {
-                // Fails when the other side was faster.
-                let _ = sockets.shutdown_write(wire.key);
-            }
-            sockets.close(wire.key);
-        }
+    /// Tells every node with a link of this executor that this one is to stop.
+    pub fn leave(&mut self) {
+        let up: Vec<usize> = self.cares.values().filter_map(|care| care.wire).collect();
+        up.into_iter().for_each(|index| self.frame(index, &LinkFrame::Leaving));
     }
 }

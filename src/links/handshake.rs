@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use iris_shards::id::NodeId;
-use iris_shards::link::crossing::{self, Decision};
+use iris_shards::link::crossing::{self, Dial, Up};
 use iris_shards::link::{Accept, Hello, LinkFrame, Proof, Refuse, RefuseCode, VERSION, VERSION_MIN, handshake};
 
 use super::proof::{Side, is_equal, nonce, proof};
@@ -42,6 +42,9 @@ impl Links {
             return;
         }
         let last = care.last;
+        if !crossing::may_greet(self.answered(node), self.up(node).as_ref()) {
+            return self.on_dial_failed(node, "the other side dials at the same time".into(), now_ms);
+        }
         let opened = outcome.and_then(|fd| {
             let nonce = nonce().map_err(|error| error.to_string())?;
             let key = sockets.adopt(fd).map_err(|error| error.to_string())?;
@@ -73,11 +76,7 @@ impl Links {
             }
             (Stage::Offered(_), LinkFrame::Refuse(refuse)) => self.on_refuse(sockets, index, &refuse, now_ms),
             (Stage::Answered(offer), LinkFrame::Proof(proof)) => {
-                if is_equal(&proof.proof, &offer.proof) {
-                    self.become_up(sockets, index, Neighbour::of(&offer.hello), now_ms);
-                } else {
-                    self.refuse(sockets, index, self.refusal(RefuseCode::Secret, "", ""), now_ms);
-                }
+                self.on_proof(sockets, index, (&offer, &proof), now_ms);
             }
             _ => self.lose(sockets, index, "the other side does not keep to the handshake", now_ms),
         }
@@ -89,14 +88,14 @@ impl Links {
             return self.refuse(sockets, index, refuse, now_ms);
         }
         let node = hello.node;
-        let care = self.cares.entry(node).or_default();
+        let dial = match self.cares.get(&node).and_then(|care| care.dial) {
+            None => Dial::None,
+            Some((_, None)) => Dial::Connecting,
+            Some((_, Some(_))) => Dial::Greeted,
+        };
         // Nothing is given up before the proof: anybody can say HELLO.
-        let up = care.wire.and_then(|up| self.wires.get(&up)).and_then(|up| Some((up.name?, up.boot)));
-        match crossing::decide(self.own.hello.node, &hello, care.dial.is_some(), up) {
-            Decision::Refuse => {
-                return self.refuse(sockets, index, self.refusal(RefuseCode::Crossed, "", ""), now_ms);
-            }
-            Decision::Accept => {}
+        if let Err(code) = crossing::on_hello(self.own.hello.node, &hello, dial, self.up(node).as_ref()) {
+            return self.refuse(sockets, index, self.refusal(code, &self.own.hello.name, &hello.name), now_ms);
         }
         match self.answer(&hello) {
             Ok((accept, proof)) => {
@@ -114,6 +113,29 @@ impl Links {
             }
             Err(error) => self.lose(sockets, index, &error.to_string(), now_ms),
         }
+    }
+
+    /// The dialer has proven itself, or not.
+    fn on_proof(&mut self, sockets: &mut Sockets, index: usize, (offer, proof): (&Offer, &Proof), now_ms: u64) {
+        let hello = &offer.hello;
+        let is_proven = is_equal(&proof.proof, &offer.proof);
+        let judged = if is_proven { crossing::on_proof(hello, self.up(hello.node).as_ref()) } else { Err(RefuseCode::Secret) };
+        match judged {
+            Ok(()) => self.become_up(sockets, index, Neighbour::of(hello), now_ms),
+            Err(code) => self.refuse(sockets, index, self.refusal(code, &self.own.hello.name, &hello.name), now_ms),
+        }
+    }
+
+    /// The link with this node that is up.
+    fn up(&self, node: NodeId) -> Option<Up> {
+        let wire = self.wires.get(&self.cares.get(&node)?.wire?)?;
+        Some(Up { name: wire.name?, boot: wire.boot })
+    }
+
+    /// HELLOs of this node that were answered, and not proven yet.
+    fn answered(&self, node: NodeId) -> usize {
+        let is_answered = |wire: &&Wire| wire.node == Some(node) && matches!(wire.stage, Stage::Answered(_));
+        self.wires.values().filter(is_answered).count()
     }
 
     fn answer(&self, hello: &Hello) -> std::io::Result<(Accept, [u8; 32])> {

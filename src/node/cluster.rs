@@ -108,8 +108,8 @@ fn own(config: &Config, door: &Door, executors: usize) -> Own {
         is_edge: config.role.is_edge(),
         is_core: config.role.is_core(),
         executors: executors as u16,
-        // Unlike that of any earlier start, whatever the clock says.
-        boot: boot.as_micros() as u64 ^ super::random_seed() << 52,
+        // A later start has a higher one.
+        boot: boot.as_micros() as u64,
         attempt: 0,
         last: None,
         nonce: [0; 32],

@@ -219,8 +219,8 @@ impl Executor {
             self.core.handle(self.now, CoreEvent::Storage(event), &mut self.actions);
             self.perform_all();
         }
-        if let Some(complete) = self.engine.take_recovered() {
-            self.on_recovered(complete);
+        if self.engine.take_recovered() {
+            self.on_recovered();
         }
         self.take_unread_links();
         for (key, has_ended) in std::mem::take(&mut self.unread) {
@@ -291,7 +291,7 @@ impl Executor {
     }
 
     /// Everything stored is known: with the first view clients and links may come.
-    fn on_recovered(&mut self, complete: bool) {
+    fn on_recovered(&mut self) {
         self.core.handle(self.now, CoreEvent::Recovered, &mut self.actions);
         self.perform_all();
         // Nobody waits for the turns of a recovery.

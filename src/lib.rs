@@ -18,6 +18,7 @@
 //! | [`sockets`], [`connections`] | the kernel's ring: accept, readiness, close; bytes ↔ frames |
 //! | [`mesh`], [`bell`] | bounded rings between executors, and what wakes them |
 //! | [`storage`] | performs append, read, trim and flush: segment files on disk |
+//! | [`plan`], [`shard_map`] | what a cluster needs, and who keeps what in it, as `iris plan` and `iris shards` print it |
 //! | [`admin`], [`service`], [`logging`] | the admin socket, signals and systemd, log lines |
 //!
 //! # One message, from end to end
@@ -78,6 +79,7 @@ pub mod plan;
 pub mod preflight;
 pub mod runtime;
 pub mod service;
+pub mod shard_map;
 pub mod sockets;
 pub mod storage;
 pub mod watchdog;

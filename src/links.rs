@@ -8,7 +8,6 @@
 mod care;
 mod dialer;
 mod handshake;
-mod proof;
 mod wire;
 
 use std::os::fd::OwnedFd;
@@ -335,6 +334,7 @@ impl Links {
     /// Decodes what has come, frame by frame.
     fn take_frames(&mut self, sockets: &mut Sockets, index: usize, now_ms: u64) {
         let mut used = 0;
+        let is_ours = |node: NodeId, seat: (usize, usize)| node.0 as usize % seat.1 == seat.0;
         loop {
             let Some(wire) = self.wires.get_mut(&index) else { return };
             let is_up = wire.generation().is_some();
@@ -346,7 +346,7 @@ impl Links {
                     match (&wire.stage, frame) {
                         (Stage::Up(_), frame) => self.on_frame(index, frame, length, now_ms),
                         (Stage::Closing, _) => {}
-                        (Stage::Greeting, LinkFrame::Hello(hello)) if self.owner(hello.node) != self.seat.0 => {
+                        (Stage::Greeting, LinkFrame::Hello(hello)) if !is_ours(hello.node, self.seat) => {
                             return self.hand_over(sockets, index, hello.node, now_ms);
                         }
                         (_, frame) => self.on_greeting(sockets, index, frame, now_ms),

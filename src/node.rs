@@ -95,8 +95,9 @@ pub fn serve(config: &Config, service: &Service) -> Result<(), NodeError> {
     service.ready(&listen);
     let stop = service.until_stop(|| executors.stalled_ms(), || summary(&lines));
     draining.store(true, Ordering::Relaxed);
-    cluster.leave();
+    cluster.drain();
     lines.drain(stop, config.drain_ms);
+    cluster.leave();
     executors.join()?;
     Ok(())
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use iris_shards::id::NodeId;
 use iris_shards::link::crossing::{self, Dial, Up};
-use iris_shards::link::{Accept, Hello, LinkFrame, Proof, Refuse, RefuseCode, VERSION, VERSION_MIN, handshake};
+use iris_shards::link::handshake::{ACCEPTOR_LABEL, DIALER_LABEL, spoken_version, transcript};
+use iris_shards::link::{Accept, Hello, LinkFrame, Proof, Refuse, RefuseCode, VERSION, VERSION_MIN};
 
-use super::proof::{Side, is_equal, nonce, proof};
 use super::wire::{Offer, Stage, Wire};
 use super::{Happening, Links, Neighbour};
 use crate::config::{LinkConfig, Secret};
@@ -98,18 +98,18 @@ impl Links {
             return self.refuse(sockets, index, self.refusal(code, &self.own.hello.name, &hello.name), now_ms);
         }
         match self.answer(&hello) {
-            Ok((accept, proof)) => {
+            Ok(accept) => {
+                self.frame(index, &LinkFrame::Accept(Box::new(accept.clone())));
                 if let Some(wire) = self.wires.get_mut(&index) {
                     wire.node = Some(node);
                     wire.boot = hello.boot;
                     wire.name = Some(hello.link());
-                    wire.stage = Stage::Answered(Box::new(Offer { hello, proof }));
+                    wire.stage = Stage::Answered(Box::new(Offer { hello, accept }));
                     // Watched for one event at a time so far.
                     if sockets.watch(wire.key).is_err() {
                         return self.lose(sockets, index, "it cannot be watched", now_ms);
                     }
                 }
-                self.frame(index, &LinkFrame::Accept(Box::new(accept)));
             }
             Err(error) => self.lose(sockets, index, &error.to_string(), now_ms),
         }
@@ -118,7 +118,8 @@ impl Links {
     /// The dialer has proven itself, or not.
     fn on_proof(&mut self, sockets: &mut Sockets, index: usize, (offer, proof): (&Offer, &Proof), now_ms: u64) {
         let hello = &offer.hello;
-        let is_proven = is_equal(&proof.proof, &offer.proof);
+        let signed = transcript(hello, &offer.accept);
+        let is_proven = self.own.secret.proves(&[DIALER_LABEL, &signed], &proof.proof);
         let judged = if is_proven { crossing::on_proof(hello, self.up(hello.node).as_ref()) } else { Err(RefuseCode::Secret) };
         match judged {
             Ok(()) => self.become_up(sockets, index, Neighbour::of(hello), now_ms),
@@ -138,7 +139,7 @@ impl Links {
         self.wires.values().filter(is_answered).count()
     }
 
-    fn answer(&self, hello: &Hello) -> std::io::Result<(Accept, [u8; 32])> {
+    fn answer(&self, hello: &Hello) -> std::io::Result<Accept> {
         let own = &self.own.hello;
         let mut accept = Accept {
             version: hello.version_max.min(VERSION),
@@ -153,15 +154,14 @@ impl Links {
             nonce: nonce()?,
             proof: [0; 32],
         };
-        accept.proof = proof(&self.own.secret, Side::Acceptor, hello, &accept);
-        let theirs = proof(&self.own.secret, Side::Dialer, hello, &accept);
-        Ok((accept, theirs))
+        accept.proof = self.own.secret.mac(&[ACCEPTOR_LABEL, &transcript(hello, &accept)]);
+        Ok(accept)
     }
 
     /// Why this node cannot have a link, if so.
     fn why_not(&self, hello: &Hello) -> Option<Refuse> {
         let own = &self.own.hello;
-        if handshake::spoken_version(hello).is_none() {
+        if spoken_version(hello).is_none() {
             let (ours, theirs) = (versions(VERSION_MIN, VERSION), versions(hello.version_min, hello.version_max));
             return Some(self.refusal(RefuseCode::Version, &ours, &theirs));
         }
@@ -208,10 +208,11 @@ impl Links {
             let cause = format!("another node answers: {}", accept.name);
             return self.lose(sockets, index, &cause, now_ms);
         }
-        if !is_equal(&proof(&self.own.secret, Side::Acceptor, hello, accept), &accept.proof) {
+        let signed = transcript(hello, accept);
+        if !self.own.secret.proves(&[ACCEPTOR_LABEL, &signed], &accept.proof) {
             return self.lose(sockets, index, "the other side does not know the cluster's secret", now_ms);
         }
-        let proof = proof(&self.own.secret, Side::Dialer, hello, accept);
+        let proof = self.own.secret.mac(&[DIALER_LABEL, &signed]);
         self.frame(index, &LinkFrame::Proof(Proof { proof }));
         if let Some(wire) = self.wires.get_mut(&index) {
             wire.boot = accept.boot;
@@ -277,4 +278,11 @@ impl Neighbour {
             generation: 0,
         }
     }
+}
+
+/// 32 bytes that nobody can guess.
+fn nonce() -> std::io::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    Ok(bytes)
 }

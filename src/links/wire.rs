@@ -5,7 +5,7 @@
 use std::io;
 
 use iris_shards::id::NodeId;
-use iris_shards::link::{Hello, LinkName};
+use iris_shards::link::{Accept, Hello, LinkName};
 
 use crate::sockets::{ConnectionKey, Sockets};
 
@@ -27,13 +27,13 @@ pub enum Stage {
     Closing,
 }
 
-/// A dialer's HELLO, and what its proof has to be.
+/// A dialer's HELLO, and what it was answered.
 #[derive(Debug)]
 pub struct Offer {
     /// What it said.
     pub hello: Hello,
-    /// What it has to prove.
-    pub proof: [u8; 32],
+    /// What was answered; its proof has to fit both.
+    pub accept: Accept,
 }
 
 /// What came of reading.

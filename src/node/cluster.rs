@@ -2,23 +2,24 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::unbounded;
 use iris_shards::id::NodeId;
 use iris_shards::link::{self, Hello, VERSION, VERSION_MIN};
 use socket2::Socket;
 
 use super::{Lines, NodeError};
-use crate::config::Config;
-use crate::discovery::{self, Discovery, Known, View};
+use crate::config::{self, Config};
+use crate::discovery::{self, Discovery, DiscoveryStatus, Known, View};
 use crate::links::Own;
 use crate::preflight::{self, ListenSettings};
 
 /// Links that wait to be accepted.
 const BACKLOG: u32 = 1_024;
-/// How long discovery has for its first view.
-const FIRST_VIEW_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a node looks for others before it serves without them: a core that was away must not be first to serve what
+/// others kept meanwhile.
+const JOIN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where other nodes connect.
 #[derive(Debug, Default)]
@@ -50,24 +51,22 @@ impl Cluster {
     /// Tells the others that this node is there, and learns who is. Every change is told to the executors.
     pub fn join(config: &Config, door: &Door, lines: &Lines, executors: usize) -> Result<Cluster, NodeError> {
         let own = Arc::new(own(config, door, executors));
-        let known = Known {
-            node: own.hello.node,
-            name: config.name.clone(),
-            address: own.hello.address.clone(),
-            region: config.region.clone(),
-            zone: config.zone.clone(),
-            is_core: config.role.is_core(),
-            shards: config.shards.clone(),
-            state: discovery::State::Alive,
-        };
-        let (sender, first) = bounded(1);
+        let known = Known::own(config, own.hello.address.clone());
+        let (sender, views) = unbounded();
         let lines = lines.clone();
-        let discovery = Discovery::start(config, known, move |view| {
-            // Only the first is waited for.
-            let _ = sender.try_send(view.clone());
+        let discovery = discovery::start(config, known, move |view| {
+            // Nobody listens any more once the node has started.
+            drop(sender.send(view.clone()));
             lines.view(&view);
         })?;
-        let first = first.recv_timeout(FIRST_VIEW_PATIENCE).map_err(|_| NodeError::NoView)?;
+        let mut first: Arc<View> = views.recv().map_err(|_| NodeError::NoView)?;
+        let deadline = Instant::now() + JOIN_PATIENCE;
+        while awaits_others(config)
+            && first.nodes.len() < 2
+            && let Ok(view) = views.recv_deadline(deadline)
+        {
+            first = view;
+        }
         Ok(Cluster { discovery, first, own })
     }
 
@@ -82,20 +81,33 @@ impl Cluster {
     }
 
     /// Tells the others that this node is to stop.
+    pub fn drain(&self) {
+        self.discovery.drain();
+    }
+
+    /// Tells the others that this node is gone.
     pub fn leave(&self) {
         self.discovery.leave();
     }
 
     /// What discovery is doing.
-    pub fn status(&self) -> discovery::DiscoveryStatus {
+    pub fn status(&self) -> DiscoveryStatus {
         self.discovery.status()
+    }
+}
+
+/// Whether others are found only after a while.
+fn awaits_others(config: &Config) -> bool {
+    match &config.cluster.discovery {
+        config::Discovery::Static { .. } => false,
+        config::Discovery::Gossip { seeds, .. } => !seeds.is_empty(),
+        config::Discovery::Dns { .. } => true,
     }
 }
 
 fn own(config: &Config, door: &Door, executors: usize) -> Own {
     let boot = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let advertised = config.link.advertise.clone();
-    let address = advertised.or_else(|| door.address.map(|address| address.to_string())).unwrap_or_default();
+    let address = discovery::link_address(config, door.address);
     let hello = Hello {
         version_min: VERSION_MIN,
         version_max: VERSION,

@@ -50,11 +50,11 @@ pub struct Lines(Arc<[Line]>);
 impl Lines {
     /// One per bell, and the ends that the executors hold.
     pub fn new(bells: &[Bell]) -> (Lines, Vec<Receiver<Control>>) {
-        let (lines, ends) = bells.iter().map(|bell| {
+        let line = |bell: &Bell| {
             let (control, end) = bounded(CONTROL_MAX);
             (Line { control, bell: bell.clone() }, end)
-        });
-        let (lines, ends): (Vec<Line>, Vec<_>) = (lines, ends);
+        };
+        let (lines, ends): (Vec<Line>, Vec<_>) = bells.iter().map(line).unzip();
         (Lines(lines.into()), ends)
     }
 

@@ -246,8 +246,6 @@ mod tests {
     #[test]
     fn nonsense_is_answered_too() {
         assert!(answer("{", &verbs())["error"].is_string());
-        assert!(
-            answer("{\"verb\":\"dance\"}", &verbs())["error"].as_str().is_some_and(|e| e.contains("dance"))
-        );
+        assert!(answer("{\"verb\":\"dance\"}", &verbs())["error"].as_str().is_some_and(|e| e.contains("dance")));
     }
 }

@@ -309,12 +309,10 @@ impl Executor {
             }
             SocketEvent::Readable(key) => self.on_readable(key, false),
             SocketEvent::Hangup(key) => self.on_readable(key, true),
-            SocketEvent::Writable(key) => {
-                match self.connections.session(key) {
-                    Some(session) => self.connections.on_writable(session),
-                    None => self.on_link_socket(event),
-                }
-            }
+            SocketEvent::Writable(key) => match self.connections.session(key) {
+                Some(session) => self.connections.on_writable(session),
+                None => self.on_link_socket(event),
+            },
         }
     }
 

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 use hashbrown::HashMap;
-use iris_shards::id::NodeId;
 use iris_shards::frame::Decoded;
+use iris_shards::id::NodeId;
 use iris_shards::link::{self, HANDSHAKE_FRAME_BYTES_MAX, Introduction, LinkFrame, Parcel};
 use iris_shards::peer::Peer;
 
@@ -26,7 +26,7 @@ use care::Care;
 use wire::{Read, Stage, Wire};
 
 pub use care::LinkCounts;
-pub use dialer::{Dialled, Dialer};
+pub use dialer::{Dialer, Dialled};
 pub use handshake::Own;
 
 /// Reads of one link per turn; the rest waits for the next turn, behind the others.
@@ -170,7 +170,8 @@ impl Links {
         let known = self.view.nodes.get(&node).map(|known| (&known.name, &known.region));
         let neighbour = self.neighbours.get(&node).map(|neighbour| (&neighbour.name, &neighbour.region));
         let learned = self.learned.get(&node).map(|learned| (&learned.name, &learned.region));
-        let (name, region) = known.or(neighbour).or(learned).map(|(name, region)| (name.clone(), region.clone())).unzip();
+        let (name, region) =
+            known.or(neighbour).or(learned).map(|(name, region)| (name.clone(), region.clone())).unzip();
         (name.unwrap_or_else(|| node.0.to_string()), region.unwrap_or_default())
     }
 

@@ -128,7 +128,7 @@ impl Executor {
             inbox_messages: sums.messages,
             log,
             turn_us: percentiles(&self.turns),
-            has_handed_over: true,
+            has_handed_over: self.core.has_left(),
             mesh_backlog: self.mesh.outbound.backlog_total() as u64,
             limits_reached: reached.map(|(name, times)| (name.to_owned(), times)).collect::<BTreeMap<_, _>>(),
         }

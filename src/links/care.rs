@@ -91,7 +91,8 @@ impl Links {
     /// Dials, unless there is a link or a dial, or it is too early.
     pub(super) fn dial_if_wanted(&mut self, node: NodeId, now_ms: u64) {
         let Some(care) = self.cares.get(&node) else { return };
-        let is_due = self.is_open && care.is_wanted && care.wire.is_none() && care.dial.is_none() && care.retry_at_ms <= now_ms;
+        let is_due =
+            self.is_open && care.is_wanted && care.wire.is_none() && care.dial.is_none() && care.retry_at_ms <= now_ms;
         if !is_due {
             return;
         }

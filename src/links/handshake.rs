@@ -120,7 +120,8 @@ impl Links {
         let hello = &offer.hello;
         let signed = transcript(hello, &offer.accept);
         let is_proven = self.own.secret.proves(&[DIALER_LABEL, &signed], &proof.proof);
-        let judged = if is_proven { crossing::on_proof(hello, self.up(hello.node).as_ref()) } else { Err(RefuseCode::Secret) };
+        let judged =
+            if is_proven { crossing::on_proof(hello, self.up(hello.node).as_ref()) } else { Err(RefuseCode::Secret) };
         match judged {
             Ok(()) => self.become_up(sockets, index, Neighbour::of(hello), now_ms),
             Err(code) => self.refuse(sockets, index, self.refusal(code, &self.own.hello.name, &hello.name), now_ms),
@@ -173,7 +174,8 @@ impl Links {
             return Some(self.refusal(RefuseCode::ClusterHash, &ours, &theirs));
         }
         let namesake = self.view.nodes.get(&hello.node).map(|known| known.name.as_str());
-        let namesake = if hello.node == own.node { Some(own.name.as_str()) } else { namesake.filter(|name| *name != hello.name) };
+        let namesake =
+            if hello.node == own.node { Some(own.name.as_str()) } else { namesake.filter(|name| *name != hello.name) };
         namesake.map(|name| self.refusal(RefuseCode::SameName, name, &hello.name))
     }
 
@@ -196,13 +198,7 @@ impl Links {
     }
 
     /// The acceptor has answered.
-    fn on_accept(
-        &mut self,
-        sockets: &mut Sockets,
-        index: usize,
-        (hello, accept): (&Hello, &Accept),
-        now_ms: u64,
-    ) {
+    fn on_accept(&mut self, sockets: &mut Sockets, index: usize, (hello, accept): (&Hello, &Accept), now_ms: u64) {
         let node = self.wires.get(&index).and_then(|wire| wire.node);
         if node != Some(accept.node) {
             let cause = format!("another node answers: {}", accept.name);

@@ -5,10 +5,12 @@
 
 mod chat;
 mod check;
+mod drain;
 mod listen;
 mod plan;
 mod send;
 mod serve;
+mod shards;
 mod status;
 mod storage;
 
@@ -46,12 +48,16 @@ enum Verb {
     Listen(listen::Listen),
     /// Ask a running node how it is.
     Status(status::Status),
+    /// Move a node's clients away and end it.
+    Drain(drain::Drain),
     /// Say what is wrong with a configuration file, or nothing.
     Check(check::Check),
     /// Say which nodes a number of daily users needs, and what they cost.
     Plan(plan::Plan),
     /// The storage of a fleet that runs Cassandra or ScyllaDB.
     Storage(storage::Storage),
+    /// Say which nodes keep which users, how evenly, and what would move.
+    Shards(shards::Shards),
 }
 
 /// Which node to connect to.
@@ -120,9 +126,11 @@ pub fn main() -> ExitCode {
         Verb::Send(verb) => verb.run(),
         Verb::Listen(verb) => verb.run(),
         Verb::Status(verb) => verb.run(),
+        Verb::Drain(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
         Verb::Plan(verb) => verb.run(),
         Verb::Storage(verb) => verb.run(),
+        Verb::Shards(verb) => verb.run(),
     };
     let Err(failure) = result else { return ExitCode::SUCCESS };
     for line in failure.message.lines() {

@@ -81,6 +81,8 @@ struct Pair {
     out_at: Option<NodeId>,
     /// A bounce stopped the pair: nothing is sent until nothing is outstanding (rule 3).
     switching: bool,
+    /// The link to a core is being made: nothing is sent until it is there, or not to be had.
+    waiting: bool,
     /// A grant was given: nothing is sent until nothing is outstanding (rule 4).
     granted: Option<Grant>,
     /// The newest message that was stored and not delivered.
@@ -130,7 +132,7 @@ impl Router {
             let up: Vec<_> = edge.reachable(pair.slot).collect();
             pair.path = Path::Inbox(up.get(sequence.0 as usize % up.len().max(1)).copied());
         }
-        if !pair.switching && pair.granted.is_none() {
+        if !pair.switching && pair.granted.is_none() && !pair.is_held() {
             pair.transmit(edge, me, pair.queue.len() - 1);
             pair.settle(edge, me);
         }
@@ -171,8 +173,10 @@ impl Router {
             edge.out.push(Action::Confirm { session, level: Level::Delivered, run });
         }
         // A core may not know yet that the recipient's edge is lost: from here nobody would tell a second time.
-        if let Some((up_to, grant)) = grant.filter(|(_, grant)| edge.is_reachable(grant.login.at.node)) {
-            pair.on_grant(up_to, grant);
+        match grant {
+            Some((up_to, grant)) if edge.is_reachable(grant.login.at.node) => pair.on_grant(up_to, grant),
+            Some((_, grant)) => edge.connect(grant.login.at.node, pair.out_at),
+            None => {}
         }
         pair.settle(edge, me);
     }
@@ -221,6 +225,16 @@ impl Router {
             pair.outstanding = 0;
             pair.become_switching();
             pair.settle(edge, me);
+        }
+    }
+
+    /// What can be reached has changed: what has waited for that goes on, or is refused.
+    pub fn on_reach(&mut self, edge: &mut Edge<'_>, me: &mut Identity) {
+        for pair in self.pairs.iter_mut().filter(|pair| pair.waiting) {
+            pair.waiting = false;
+            if !mutant::is(Mutant::HeldMessagesOvertaken) {
+                pair.settle(edge, me);
+            }
         }
     }
 
@@ -330,6 +344,7 @@ impl Pair {
             is_unordered: false,
             out_at: None,
             switching: false,
+            waiting: false,
             granted: None,
             undelivered: None,
         }
@@ -362,6 +377,10 @@ impl Pair {
             send_direct(edge, grant, message, origin);
         } else {
             let Some(node) = self.core(edge) else {
+                if edge.is_connecting(self.slot) {
+                    self.waiting = true;
+                    return;
+                }
                 let refusal = Refusal { code: Code::Unavailable, wait_ms: edge.limits.retry_ms };
                 self.queue[at].state = State::Answered(Answer::Refused(refusal));
                 return;
@@ -377,15 +396,23 @@ impl Pair {
     }
 
     /// The core of the inbox path: chosen anew only while nothing is outstanding (rule 2).
-    fn core(&mut self, edge: &Edge<'_>) -> Option<NodeId> {
+    fn core(&mut self, edge: &mut Edge<'_>) -> Option<NodeId> {
         if let Path::Inbox(Some(core)) = self.path
             && (self.outstanding > 0 || mutant::is(Mutant::TwoCoresAtOnce))
         {
             return Some(core);
         }
         let core = edge.reachable(self.slot).next();
+        if core != edge.placement.replicas(self.slot).first().copied() {
+            edge.want(self.slot);
+        }
         self.path = Path::Inbox(core);
         core
+    }
+
+    /// Whether something before the last SEND waits for a link.
+    fn is_held(&self) -> bool {
+        self.waiting
     }
 
     /// Notes what became of a run of messages. Returns the first that had no confirmation before; those below it had.

@@ -5,6 +5,9 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use crate::discovery::DiscoveryStatus;
+use crate::links::LinkCounts;
+
 /// A node at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -18,6 +21,8 @@ pub struct Status {
     pub node: String,
     /// Where it is.
     pub region: String,
+    /// edge, core or both.
+    pub role: String,
     /// Addresses where clients connect.
     pub listen: Vec<String>,
     /// Whether clients are being asked to leave.
@@ -26,6 +31,44 @@ pub struct Status {
     pub executors: Vec<ExecutorStatus>,
     /// All together.
     pub totals: Totals,
+    /// Who is there, and how that is known.
+    pub discovery: DiscoveryStatus,
+    /// Links to other nodes, by name.
+    pub links: Vec<LinkStatus>,
+    /// What travelled over links, by the regions it went from and to ("tokyo > frankfurt").
+    pub regions: BTreeMap<String, Traffic>,
+}
+
+/// The link to one other node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// The other node.
+    pub name: String,
+    /// Where it is.
+    pub region: String,
+    /// Whether the link is up.
+    pub up: bool,
+    /// Why it is not, or why it was lost last.
+    pub trouble: String,
+    /// What travelled since the start.
+    pub counts: LinkCounts,
+}
+
+/// Messages and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Messages between the machines, of which a client's message needs several.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    /// More of both.
+    pub fn add(&mut self, messages: u64, bytes: u64) {
+        self.messages += messages;
+        self.bytes += bytes;
+    }
 }
 
 /// One executor at one moment.
@@ -51,6 +94,8 @@ pub struct ExecutorStatus {
     pub turn_us: Histogram,
     /// Frames for other executors that wait for room in a ring.
     pub mesh_backlog: u64,
+    /// Whether everything was handed over, or nothing has to be.
+    pub has_handed_over: bool,
     /// Limits that were reached, by the name in the configuration, and how often.
     pub limits_reached: BTreeMap<String, u64>,
 }
@@ -122,7 +167,7 @@ pub struct Totals {
 impl Totals {
     /// Sums up.
     #[must_use]
-    pub fn of(executors: &[ExecutorStatus]) -> Self {
+    pub fn of<'a>(executors: impl IntoIterator<Item = &'a ExecutorStatus>) -> Self {
         let mut totals = Totals::default();
         for executor in executors {
             totals.connections += executor.connections;

@@ -89,7 +89,7 @@ pub struct CassandraEngine {
     loaded: Vec<UserId>,
     taken: Vec<(UserId, Key, Option<u64>)>,
     /// Whether the cluster was reached once, and that was not told yet.
-    opened: Option<bool>,
+    is_opened: bool,
     reserved_until: At,
     is_reserving: bool,
     is_away: bool,
@@ -118,7 +118,7 @@ impl CassandraEngine {
             events: Vec::new(),
             loaded: Vec::new(),
             taken: Vec::new(),
-            opened: None,
+            is_opened: false,
             reserved_until: 0,
             is_reserving: false,
             is_away: false,
@@ -275,7 +275,7 @@ impl CassandraEngine {
             Answer::Opened { behind, until } => {
                 self.inboxes.clock.start_behind(behind);
                 self.reserved_until = until;
-                self.opened = Some(true);
+                self.is_opened = true;
                 std::mem::take(&mut self.early).into_iter().for_each(|request| self.request(request));
             }
             Answer::Refused { why } => fatal(&why),
@@ -327,8 +327,8 @@ impl CassandraEngine {
     }
 
     /// See [`super::Engine::take_recovered`]. Nothing is read at the start: inboxes are loaded when they are needed.
-    pub fn take_recovered(&mut self) -> Option<bool> {
-        self.opened.take()
+    pub fn take_recovered(&mut self) -> bool {
+        std::mem::take(&mut self.is_opened)
     }
 
     /// See [`super::Engine::close`].
@@ -352,7 +352,7 @@ impl CassandraEngine {
 
     /// See [`super::Engine::has_events`].
     pub fn has_events(&self) -> bool {
-        !self.answers.is_empty() || !self.events.is_empty() || self.opened.is_some()
+        !self.answers.is_empty() || !self.events.is_empty() || self.is_opened
     }
 
     /// See [`super::Engine::status`].

@@ -20,6 +20,7 @@ use iris_shards::storage::{StorageEvent, StorageRequest};
 pub use self::cassandra::CassandraEngine;
 pub use self::data_dir::{DataDir, LogSeat, StorageOptions};
 pub use self::log_engine::LogEngine;
+use crate::bell::Bell;
 
 /// The storage engine of one executor. They speak the same requests and events, so the loop does not tell them apart.
 pub enum Engine {
@@ -27,14 +28,31 @@ pub enum Engine {
     Log(LogEngine),
     /// A Cassandra or ScyllaDB cluster.
     Cassandra(Box<CassandraEngine>),
+    /// Of an edge, whose core half keeps no shard and so asks for nothing.
+    Nothing {
+        /// Whether it has said that there is nothing to recover.
+        has_said: bool,
+    },
 }
 
 impl Engine {
+    /// Opens the log of this seat; without one nothing is kept.
+    pub fn open(seat: Option<LogSeat>, bell: &Bell) -> Result<Engine, StorageError> {
+        match seat {
+            Some(seat) => Ok(Engine::Log(LogEngine::open(seat, bell)?)),
+            None => {
+                bell.ring();
+                Ok(Engine::Nothing { has_said: false })
+            }
+        }
+    }
+
     /// Takes a request. Answers come with [`Engine::take_events`].
     pub fn request(&mut self, request: StorageRequest) {
         match self {
             Engine::Log(log) => log.request(request),
             Engine::Cassandra(cassandra) => cassandra.request(request),
+            Engine::Nothing { .. } => panic!("a node that keeps no shard was asked to store: {request:?}"),
         }
     }
 
@@ -44,6 +62,7 @@ impl Engine {
         match self {
             Engine::Log(log) => log.commit(now_ms),
             Engine::Cassandra(cassandra) => cassandra.commit(now_ms),
+            Engine::Nothing { .. } => {}
         }
     }
 
@@ -52,14 +71,16 @@ impl Engine {
         match self {
             Engine::Log(log) => log.take_events(events),
             Engine::Cassandra(cassandra) => cassandra.take_events(events),
+            Engine::Nothing { .. } => {}
         }
     }
 
-    /// Once, after the last `Recovered` event was taken: whether the log carries its `complete` mark.
-    pub fn take_recovered(&mut self) -> Option<bool> {
+    /// True once, after the last `Recovered` event was taken.
+    pub fn take_recovered(&mut self) -> bool {
         match self {
             Engine::Log(log) => log.take_recovered(),
             Engine::Cassandra(cassandra) => cassandra.take_recovered(),
+            Engine::Nothing { has_said } => !std::mem::replace(has_said, true),
         }
     }
 
@@ -68,6 +89,7 @@ impl Engine {
         match self {
             Engine::Log(log) => log.close(),
             Engine::Cassandra(cassandra) => cassandra.close(),
+            Engine::Nothing { .. } => {}
         }
     }
 
@@ -76,6 +98,7 @@ impl Engine {
         match self {
             Engine::Log(log) => log.is_busy(),
             Engine::Cassandra(cassandra) => cassandra.is_busy(),
+            Engine::Nothing { .. } => false,
         }
     }
 
@@ -84,6 +107,7 @@ impl Engine {
         match self {
             Engine::Log(log) => log.has_events(),
             Engine::Cassandra(cassandra) => cassandra.has_events(),
+            Engine::Nothing { .. } => false,
         }
     }
 
@@ -92,6 +116,7 @@ impl Engine {
         match self {
             Engine::Log(log) => log.status(),
             Engine::Cassandra(cassandra) => cassandra.status(),
+            Engine::Nothing { .. } => crate::admin::LogStatus::default(),
         }
     }
 
@@ -100,6 +125,7 @@ impl Engine {
         match self {
             Engine::Log(log) => log.is_closed(),
             Engine::Cassandra(cassandra) => cassandra.is_closed(),
+            Engine::Nothing { .. } => true,
         }
     }
 }

@@ -9,7 +9,7 @@ use iris::storage::cassandra::{CassandraEngine, CassandraOptions, CassandraThrea
 use iris::storage::{DataDir, Engine, LogEngine, StorageError, StorageOptions};
 use iris_shards::id::{Body, Key, MessageId, NodeId, UserId};
 use iris_shards::log::LogConfig;
-use iris_shards::storage::{Entry, Place, Record, StorageEvent, StorageRequest};
+use iris_shards::storage::{Entry, Mark, Place, Record, StorageEvent, StorageRequest};
 
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -49,7 +49,8 @@ pub struct Store {
     tombstones: BTreeSet<(UserId, Key)>,
     loaded: BTreeSet<UserId>,
     taken: BTreeMap<Key, Option<u64>>,
-    complete: Option<bool>,
+    is_recovered: bool,
+    pub marks: Vec<Mark>,
 }
 
 impl Store {
@@ -76,9 +77,10 @@ impl Store {
             tombstones: BTreeSet::new(),
             loaded: BTreeSet::new(),
             taken: BTreeMap::new(),
-            complete: None,
+            is_recovered: false,
+            marks: Vec::new(),
         };
-        store.until("recovered", |store| store.complete.is_some()).await;
+        store.until("recovered", |store| store.is_recovered).await;
         store
     }
 
@@ -104,11 +106,6 @@ impl Store {
         matches!(self.kind, Kind::Log(_))
     }
 
-    /// Whether the mark was found.
-    pub fn is_complete(&self) -> bool {
-        self.complete == Some(true)
-    }
-
     pub fn user(&self, n: u64) -> UserId {
         UserId::parse(format!("{}-{n}", self.prefix).as_bytes()).unwrap()
     }
@@ -117,9 +114,7 @@ impl Store {
         let mut events = Vec::new();
         self.engine.take_events(&mut events);
         events.into_iter().for_each(|event| self.on_event(event));
-        if let Some(complete) = self.engine.take_recovered() {
-            self.complete = Some(complete);
-        }
+        self.is_recovered |= self.engine.take_recovered();
         if let Engine::Cassandra(cassandra) = &mut self.engine {
             self.loaded.extend(cassandra.take_loaded());
             self.taken.extend(cassandra.take_taken().into_iter().map(|(_, key, at)| (key, at)));
@@ -144,7 +139,7 @@ impl Store {
                 self.recovered.entry(user.clone()).or_default().remove(&key);
                 self.tombstones.insert((user, key));
             }
-            StorageEvent::Recovered { record: Record::Complete, .. } => {}
+            StorageEvent::Recovered { record: Record::Complete(mark), .. } => self.marks.push(mark),
             StorageEvent::Relocate { place, .. } => self.engine.request(StorageRequest::Trim { place }),
         }
     }

@@ -284,7 +284,9 @@ mod tests {
     #[test]
     fn what_waits_for_one_partition_is_one_group() {
         let mut rig = Rig::new();
-        (1..=3).for_each(|at| drop(rig.put(at)));
+        for at in 1..=3 {
+            rig.put(at);
+        }
         rig.put(DAY + 1);
         assert_eq!(rig.next().0, [Step::Known { bucket: bucket_of(1) }]);
         let (steps, appends) = rig.next();

@@ -80,7 +80,7 @@ impl Inboxes {
                 self.on_changed(&user);
             }
             // Nothing is kept here that could be incomplete.
-            Record::Complete => self.order.written(append),
+            Record::Complete(_) => self.order.written(append),
         }
     }
 

@@ -3,8 +3,8 @@
 mod flags;
 
 pub use flags::{
-    ChurnArgs, CourseArgs, DrainArgs, FanInArgs, IdleArgs, LoginArgs, MixedArgs, RelayArgs, SaturateArgs, SlowArgs,
-    StoredArgs,
+    ChurnArgs, CourseArgs, DrainArgs, FanInArgs, IdleArgs, LoginArgs, MixedArgs, RefillArgs, RelayArgs, SaturateArgs,
+    SlowArgs, StoredArgs,
 };
 
 use crate::measured::cpus::{self, Cpus};
@@ -61,6 +61,8 @@ pub enum Scenario {
     Stored(StoredArgs),
     /// A user comes back to many messages, while a pair talks.
     Drain(DrainArgs),
+    /// One inbox, filled and drained again and again: whether its first page comes later and later.
+    Refill(RefillArgs),
     /// Connect, log in, drop, again and again.
     Login(LoginArgs),
     /// Many users write to one.
@@ -83,6 +85,7 @@ impl Scenario {
             Self::Idle(args) => &mut args.target,
             Self::Stored(args) => &mut args.target,
             Self::Drain(args) => &mut args.target,
+            Self::Refill(args) => &mut args.target,
             Self::Login(args) => &mut args.target,
             Self::FanIn(args) => &mut args.target,
             Self::Churn(args) => &mut args.target,
@@ -99,6 +102,7 @@ impl Scenario {
             Self::Idle(_) => "idle",
             Self::Stored(_) => "stored",
             Self::Drain(_) => "drain",
+            Self::Refill(_) => "refill",
             Self::Login(_) => "login",
             Self::FanIn(_) => "fan-in",
             Self::Churn(_) => "churn",

@@ -9,6 +9,7 @@ mod footprint;
 pub mod idle;
 mod login;
 mod mixed;
+mod refill;
 pub mod relay;
 mod saturate;
 mod slow;
@@ -37,6 +38,7 @@ pub fn run(scenario: &Scenario) -> Result<Report> {
         Scenario::Idle(args) => idle::run(args),
         Scenario::Stored(args) => stored::run(args),
         Scenario::Drain(args) => drain::run(args),
+        Scenario::Refill(args) => refill::run(args),
         Scenario::Login(args) => login::run(args),
         Scenario::FanIn(args) => fan_in::run(args),
         Scenario::Churn(args) => churn::run(args),

@@ -104,6 +104,12 @@ fn drain_takes_everything_once() {
 }
 
 #[test]
+fn an_inbox_is_refilled() {
+    let result = good("refill --messages 300 --rounds 3 --senders 3 --window 16");
+    assert!(number(&result["figures"]["first_page_ratio"]) > 0.0, "{result}");
+}
+
+#[test]
 fn idle_connections_are_held() {
     let result = good("idle --connections 200 --seconds 0.2");
     assert!(number(&result["figures"]["rss_bytes_per_connection"]) > 0.0, "{result}");

@@ -116,6 +116,34 @@ pub struct DrainArgs {
     pub limit_seconds: u64,
 }
 
+/// Flags of `refill`.
+#[derive(Debug, Clone, Args)]
+pub struct RefillArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Messages of each round.
+    #[arg(long, default_value_t = 10_000)]
+    pub messages: u64,
+    /// How often the inbox is filled and drained.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub rounds: u32,
+    /// Messages of the first page.
+    #[arg(long, default_value_t = 64)]
+    pub page: u64,
+    /// Users who send them.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub senders: u32,
+    /// Messages in flight of each of them.
+    #[arg(long, default_value_t = 64)]
+    pub window: u64,
+    /// Bytes of a message.
+    #[arg(long, default_value_t = 64, value_parser = body_bytes)]
+    pub body: usize,
+    /// A drain may take this long, s.
+    #[arg(long, default_value_t = 60)]
+    pub limit_seconds: u64,
+}
+
 /// Flags of `login`.
 #[derive(Debug, Clone, Args)]
 pub struct LoginArgs {

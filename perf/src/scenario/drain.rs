@@ -52,7 +52,7 @@ pub fn run(args: &DrainArgs) -> Result<Report> {
 }
 
 /// Puts the messages there, and waits until all are stored.
-fn fill(args: &DrainArgs, server: &Server, figures: &mut Fields) -> Result<Faults> {
+pub(super) fn fill(args: &DrainArgs, server: &Server, figures: &mut Fields) -> Result<Faults> {
     let mut progress = Progress::new();
     let start = Instant::now();
     let senders = StoredArgs {
@@ -136,7 +136,7 @@ fn drain_beside_a_pair(args: &DrainArgs, server: &Server, figures: &mut Fields) 
 }
 
 /// The user logs in; the crew goes on by itself.
-fn come_back(args: &DrainArgs, server: &Server) -> Result<Crew> {
+pub(super) fn come_back(args: &DrainArgs, server: &Server) -> Result<Crew> {
     let name = stored::away(&args.target.prefix(), 0);
     let (behaviour, senders) = (Behaviour::Listen, 0..args.senders);
     let duty = Duty { behaviour, window: 1, messages_max: 0, origin: u32::MAX, senders, level: None };

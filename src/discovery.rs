@@ -1,12 +1,15 @@
 //! Discovery: who is in the cluster, and so who keeps what.
 //!
-//! One key of the configuration says how ([`static_list`], [`gossip`], [`dns`]); all of them end in a [`View`], told to the
+//! One key of the configuration says how ([`static_list`], [`gossip`], [`dns`], [`registry`]); all of them end in a [`View`], told to the
 //! node whenever it changes. Runs on a thread of its own beside the executors, and decides nothing about links: a node
 //! that is known may be out of reach.
 
+mod consul;
 mod dns;
+mod etcd;
 mod gossip;
 mod publish;
+pub mod registry;
 mod static_list;
 mod status;
 mod view;
@@ -96,6 +99,12 @@ pub fn start(
             publisher.publish(edge.clone().into_iter().collect(), Vec::new());
             Box::pin(dns::run(names, edge, publisher, commands))
         }
+        config::Discovery::Consul { .. } | config::Discovery::Etcd { .. } => {
+            publisher.publish(vec![own.clone()], Vec::new());
+            let service =
+                registry::Service::new(config).ok_or_else(|| io::Error::other("no registry is configured"))?;
+            Box::pin(registry::run(service, own, config.cluster.claim_ms, publisher, commands))
+        }
     };
     let thread = std::thread::Builder::new().name("discovery".to_owned()).spawn(move || {
         runtime.block_on(running);
@@ -180,6 +189,9 @@ pub fn link_address(config: &Config, bound: Option<SocketAddr>) -> String {
         config::Discovery::Gossip { seeds, .. } => seeds.iter().filter_map(|seed| seed.parse().ok()).collect(),
         config::Discovery::Static { nodes } => nodes.iter().filter_map(|node| node.address.parse().ok()).collect(),
         config::Discovery::Dns { server, .. } => server.iter().copied().collect(),
+        config::Discovery::Consul { address, .. } | config::Discovery::Etcd { address } => {
+            address.trim_start_matches("http://").trim_end_matches('/').parse().into_iter().collect()
+        }
     };
     bound.map(|bound| reachable(bound, &others).to_string()).unwrap_or_default()
 }

@@ -200,6 +200,9 @@ pub enum Problem {
     /// No name of a domain.
     #[error("`{0}` is no domain; write a name of at most 200 bytes such as core.iris.internal")]
     BadDomain(String),
+    /// Not where a service answers HTTP.
+    #[error("`{0}` is no address of a service; write http://HOST:PORT")]
+    BadService(String),
     /// The data directory cannot be chosen.
     #[error("Auto needs STATE_DIRECTORY, XDG_STATE_HOME or HOME to be set; name a directory instead (--data DIR)")]
     NoHome,

@@ -1,6 +1,6 @@
 //! The configuration as used: numbers with their units, addresses, paths, and the limits of the machines.
 
-use super::secret::Secret;
+use super::secret::{Secret, Token};
 use super::shards::Ranges;
 use iris_shards::frame::RANGES_FRAME_BYTES_MAX;
 use iris_shards::id::USER_BYTES_MAX;
@@ -178,6 +178,18 @@ pub enum Discovery {
         /// The name server; `None`: those of the system.
         server: Option<SocketAddr>,
     },
+    /// Consul knows them.
+    Consul {
+        /// An agent, such as `http://127.0.0.1:8500`.
+        address: String,
+        /// For its ACL; may be empty.
+        token: Token,
+    },
+    /// etcd knows them.
+    Etcd {
+        /// A member, such as `http://127.0.0.1:2379`.
+        address: String,
+    },
 }
 
 impl Discovery {
@@ -188,6 +200,8 @@ impl Discovery {
             Discovery::Static { .. } => "static",
             Discovery::Gossip { .. } => "gossip",
             Discovery::Dns { .. } => "dns",
+            Discovery::Consul { .. } => "consul",
+            Discovery::Etcd { .. } => "etcd",
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Discovery at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiscoveryStatus {
-    /// `static`, `gossip` or `dns`.
+    /// `static`, `gossip`, `dns`, `consul` or `etcd`.
     pub kind: String,
     /// The number of the view, from 1.
     pub view: u64,

@@ -152,8 +152,8 @@ impl Drop for Discovery {
     }
 }
 
-/// The status is whole after every change of it, whoever panicked since.
-fn locked(status: &Mutex<DiscoveryStatus>) -> MutexGuard<'_, DiscoveryStatus> {
+/// What is locked here is whole after every change of it, whoever panicked since.
+fn locked<T>(status: &Mutex<T>) -> MutexGuard<'_, T> {
     status.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -175,7 +175,13 @@ pub async fn pause() {
 }
 
 /// Follows the service, and keeps this node in it if it is a core, until the node leaves or drops its end of `commands`.
-pub async fn run(service: Service, own: Known, claim_ms: u64, publisher: Publisher, mut commands: Receiver<Command>) {
+pub(super) async fn run(
+    service: Service,
+    own: Known,
+    claim_ms: u64,
+    publisher: Publisher,
+    mut commands: Receiver<Command>,
+) {
     let (sender, mut seen) = mpsc::channel(SEEN_MAX);
     let watching = tokio::spawn(service.clone().watch(sender));
     let mut follower = Follower { kept: BTreeMap::new(), map: None, claim_ms, own, publisher };
@@ -188,14 +194,7 @@ pub async fn run(service: Service, own: Known, claim_ms: u64, publisher: Publish
             () = sleep(follower.until_next_end()) => follower.publish(),
             () = sleep_until(warn_at) => follower.publisher.warn(),
             command = commands.recv() => match command {
-                Some(Command::Drain) => {
-                    locked(&entry).leaving = true;
-                    follower.own.state = NodeState::Leaving;
-                    follower.publish();
-                    if let Err(away) = service.register(&entry_of(&follower.own)).await {
-                        tracing::warn!("discovery: the others are not told that this node will go: {away}");
-                    }
-                }
+                Some(Command::Drain) => drain(&service, &mut follower, &entry).await,
                 Some(Command::Leave(told)) => break Some(told),
                 None => break None,
             },
@@ -211,6 +210,18 @@ pub async fn run(service: Service, own: Known, claim_ms: u64, publisher: Publish
     }
     // Nobody listens when the node did not wait.
     told.map(|told| told.send(()).ok());
+}
+
+async fn drain(service: &Service, follower: &mut Follower, entry: &Mutex<Entry>) {
+    locked(entry).leaving = true;
+    follower.own.state = NodeState::Leaving;
+    follower.publish();
+    if !follower.own.is_core {
+        return;
+    }
+    if let Err(away) = service.register(&entry_of(&follower.own)).await {
+        tracing::warn!("discovery: the others are not told that this node will go: {away}");
+    }
 }
 
 /// Keeps the registration of this node alive, and writes it anew when the service has lost it.
@@ -277,7 +288,7 @@ impl Follower {
             self.kept.insert(entry.name, (known, since));
         }
         for (name, (mut known, since)) in before {
-            if known.state != NodeState::Leaving {
+            if known.state != NodeState::Leaving && since.is_none_or(|since| since + self.claim_ms > now) {
                 known.state = NodeState::Gone;
                 self.kept.insert(name, (known, Some(since.unwrap_or(now))));
             }
@@ -286,10 +297,11 @@ impl Follower {
 
     fn publish(&mut self) {
         let now = unix_ms();
-        self.kept.retain(|_, (_, since)| since.is_none_or(|since| since + self.claim_ms > now));
         let mut faults = Vec::new();
         let map = self.map.as_deref().and_then(|text| self.read_map(text, &mut faults));
-        let others = self.kept.values().map(|(known, _)| known).filter(|known| known.name != self.own.name);
+        // Consul lists them for longer than they are waited for.
+        let awaited = self.kept.values().filter(|(_, since)| since.is_none_or(|since| since + self.claim_ms > now));
+        let others = awaited.map(|(known, _)| known).filter(|known| known.name != self.own.name);
         let mut nodes: Vec<Known> = others.cloned().chain([self.own.clone()]).collect();
         if let Some(map) = map {
             let cores = nodes.iter_mut().filter(|node| node.is_core);
@@ -312,7 +324,9 @@ impl Follower {
     /// When the first of those that are gone is forgotten.
     fn until_next_end(&self) -> Duration {
         let ends = self.kept.values().filter_map(|(_, since)| Some((*since)? + self.claim_ms));
-        ends.min().map_or(LONG, |end| Duration::from_millis(end.saturating_sub(unix_ms()) + 1))
+        ends.filter(|&end| end >= unix_ms())
+            .min()
+            .map_or(LONG, |end| Duration::from_millis(end.saturating_sub(unix_ms()) + 1))
     }
 }
 

@@ -39,27 +39,26 @@ fn start_one(number: u16, options: CassandraOptions) -> Result<Sender<Asking>, S
 async fn run(options: CassandraOptions, mut jobs: Receiver<Asking>) {
     let mut connected: Option<Arc<Connected>> = None;
     while let Some((job, asked)) = jobs.recv().await {
-        let session = match &connected {
-            Some(session) => session.clone(),
-            None => match connect(&options, &asked).await {
-                Ok(session) => connected.insert(Arc::new(session)).clone(),
-                Err(fault) => {
-                    answer(&asked, Answer::Refused { why: fault.to_string() }).await;
-                    continue;
-                }
-            },
-        };
+        if connected.is_none() {
+            connected = connect(&options, &asked).await.map(Arc::new);
+        }
+        let Some(session) = connected.clone() else { continue };
         tokio::spawn(perform(session, job, asked));
     }
 }
 
-/// Tries until it works, or cannot.
-async fn connect(options: &CassandraOptions, asked: &Asked) -> Result<Connected, StorageFault> {
+/// Tries until it works, or cannot, which the executor is told.
+async fn connect(options: &CassandraOptions, asked: &Asked) -> Option<Connected> {
     let mut retry = Retry::new("connect");
     loop {
         match Connected::new(options).await {
-            Err(fault) if fault.may_pass() && !asked.answers.is_closed() => retry.wait(&fault).await,
-            result => return result,
+            Ok(connected) => return Some(connected),
+            Err(_) if asked.answers.is_closed() => return None,
+            Err(fault) if fault.may_pass() => retry.wait(&fault).await,
+            Err(fault) => {
+                answer(asked, Answer::Refused { why: fault.to_string() }).await;
+                return None;
+            }
         }
     }
 }

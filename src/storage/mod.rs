@@ -23,6 +23,7 @@ pub use self::log_engine::LogEngine;
 use crate::bell::Bell;
 
 /// The storage engine of one executor. They speak the same requests and events, so the loop does not tell them apart.
+#[allow(clippy::large_enum_variant, reason = "there is one per executor")]
 pub enum Engine {
     /// The embedded log.
     Log(LogEngine),

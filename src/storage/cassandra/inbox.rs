@@ -189,7 +189,8 @@ impl Inbox {
         let (mut steps, mut appends, mut bytes) = (Vec::new(), Vec::new(), 0);
         while steps.len() < GROUP_STEPS_MAX
             && bytes < GROUP_BYTES_MAX
-            && let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.is_of(bucket))
+            && self.waiting.front().is_some_and(|waiting| waiting.is_of(bucket))
+            && let Some(waiting) = self.waiting.pop_front()
         {
             appends.extend(waiting.append);
             let What::Step(step) = waiting.what else { continue };
@@ -300,7 +301,8 @@ mod tests {
     fn what_is_taken_in_order_is_one_range() {
         let mut rig = Rig::new();
         let places: Vec<Place> = (1..=5).map(|at| rig.put(at)).collect();
-        (rig.next(), rig.next());
+        rig.next();
+        rig.next();
         rig.take(places[3]);
         rig.take(places[0]);
         rig.take(places[1]);
@@ -323,7 +325,8 @@ mod tests {
         let mut rig = Rig::new();
         rig.inbox.is_loaded = false;
         let place = rig.put(7);
-        (rig.next(), rig.next());
+        rig.next();
+        rig.next();
         rig.take(place);
         assert!(rig.next().0.contains(&Step::Dead { writer: 1, at: 7, key: key(7) }));
     }
@@ -334,7 +337,8 @@ mod tests {
         rig.put(1);
         rig.inbox.load();
         let behind = rig.put(2);
-        (rig.next(), rig.next());
+        rig.next();
+        rig.next();
         assert!(matches!(rig.inbox.next(&user(), &mut rig.writers, true), Some(Next::Load)));
         assert_eq!(rig.inbox.alive.iter().collect::<Vec<_>>(), [&behind]);
         rig.inbox.found(rig.writers.place(9, 5).unwrap(), 9, 5);

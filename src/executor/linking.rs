@@ -124,13 +124,13 @@ impl Executor {
                 (self.seat.executor, Peer::Cores { node, message })
             }
         };
-        if home == self.seat.executor {
+        // One that is for a session of an earlier process, which had more executors, is answered here as well as anywhere.
+        if home == self.seat.executor || home >= executors {
             self.on_peer(from, peer);
             self.perform_all();
-        } else if home < executors {
+        } else {
             self.mesh.outbound.push(home, MeshItem::Peer(from, peer));
         }
-        // Else it is for a session of an earlier process that had more executors.
     }
 
     /// A message for another node.

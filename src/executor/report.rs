@@ -7,7 +7,7 @@ use iris_shards::frame::{VERSION, Welcome};
 use iris_shards::id::NodeId;
 
 use super::Executor;
-use crate::admin::{ExecutorStatus, Histogram, LinkStatus, Messages};
+use crate::admin::{ExecutorStatus, Histogram, LinkStatus, Messages, Paths};
 use crate::config::Config;
 
 /// What every executor of a node tells its clients.
@@ -123,6 +123,15 @@ impl Executor {
                 drained: core.drained,
                 bounced: edge.bounced,
                 refused: self.counts.refused,
+            },
+            paths: Paths {
+                direct: edge.direct,
+                inbox: edge.inbox,
+                earned: edge.earned,
+                left_stored: edge.left_stored,
+                left_bounced: edge.left_bounced,
+                left_link: edge.left_link,
+                unlinked: edge.unlinked,
             },
             inboxes: sums.inboxes,
             inbox_messages: sums.messages,

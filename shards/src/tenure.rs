@@ -217,7 +217,8 @@ impl Tenure {
 
     /// Which copies count for `stored`, as bits; `None` if not even this node's does.
     pub fn counted(&self, slot: Slot, copies_min: u8) -> Option<u8> {
-        let is_own = self.serves() && (self.is_settled() || !self.is_strict(copies_min));
+        let counts = self.is_settled() || !self.is_strict(copies_min) || mutant::is(Mutant::CountsWhileUnsettled);
+        let is_own = self.serves() && counts;
         let others = self.peers.iter().filter(|(_, peer)| self.counts(peer, slot));
         is_own.then(|| others.map(|(&node, _)| self.bit(node)).fold(0, |bits, bit| bits | bit))
     }

@@ -116,17 +116,20 @@ impl Shard {
         }
         for id in mailboxes.numbers() {
             let Some(mailbox) = mailboxes.mailbox(id) else { continue };
-            let slot = mailbox.slot;
+            let (slot, user) = (mailbox.slot, mailbox.user.clone());
             let Some(tenure) = self.tenure(slot).filter(|_| shards.contains(&self.shard_of(slot))) else { continue };
             let (bit, serves) = (tenure.bit(node), tenure.serves());
-            for entry in mailbox.held.iter().flat_map(|held| held.inbox.iter()) {
-                let waits = !serves || !entry.is_told();
-                if waits && entry.copies & bit == 0 && matches!(entry.content(), Content::Flushed(_)) {
+            let Some(held) = mailbox.held.as_mut() else { continue };
+            held.inbox.each_mut(|entry| match entry.content() {
+                _ if (serves && entry.is_told()) || entry.copies & bit != 0 => {}
+                Content::Unlogged(_) => {}
+                Content::Logging(_) => entry.ask_when_flushed(),
+                Content::Flushed(_) => {
                     let key = Key { id: entry.id, sender: self.senders.name(entry.sender).clone() };
-                    let user = mailbox.user.clone();
-                    to_core(turn, node, slot, FromReplica::Flushed { user, key, asks: true });
+                    let message = FromReplica::Flushed { user: user.clone(), key, asks: true };
+                    to_core(turn, node, slot, message);
                 }
-            }
+            });
         }
     }
 

@@ -56,13 +56,24 @@ impl Fleet {
                 command.args(["--executors", &executors.to_string()]);
             }
             let is_edge = name.starts_with("edge");
-            let role = if is_edge { "edge" } else if takes_clients { "both" } else { "core" };
+            let role = if is_edge {
+                "edge"
+            } else if takes_clients {
+                "both"
+            } else {
+                "core"
+            };
             let own = if is_edge && self.is_through_core { NOWHERE.to_owned() } else { address(n) };
             command.env("IRIS_PERF_NAME", &name).env("IRIS_PERF_ROLE", role);
             command.env("IRIS_PERF_LINK", address(n)).env("IRIS_PERF_ADVERTISE", own);
             (command, takes_clients)
         };
         Ok(self.nodes().enumerate().map(command).collect())
+    }
+
+    /// The admin sockets of its cores.
+    pub fn core_sockets(self, directory: &Path) -> Vec<PathBuf> {
+        (0..self.cores).map(|n| directory.join(format!("core-{n}")).join("admin.sock")).collect()
     }
 
     fn configuration(self, address: &impl Fn(usize) -> String, dice: u64) -> Result<String> {

@@ -126,6 +126,16 @@ impl Memory {
         Ok(Self { rss: bytes("VmRSS"), anonymous: bytes("RssAnon"), file: bytes("RssFile"), pss: 0 })
     }
 
+    /// Of two processes together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            rss: self.rss + other.rss,
+            anonymous: self.anonymous + other.anonymous,
+            file: self.file + other.file,
+            pss: self.pss + other.pss,
+        }
+    }
+
     /// The larger of each.
     pub fn max(self, other: Self) -> Self {
         Self {

@@ -1,8 +1,10 @@
 //! The server of a run: started here in a directory of its own, or running elsewhere already.
 
+use super::admin;
 use super::cpus::started_on;
 use super::fleet::Fleet;
 use super::machine::Disk;
+use super::process::{Memory, Usage};
 use crate::peer::{Peer, script};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -138,6 +140,7 @@ impl Server {
                 }
             }
         }
+        wait_linked(&launch.fleet.core_sockets(directory.path()))?;
         let address = *addresses.first().context("no node takes clients")?;
         let pids: Vec<u32> = children.iter().map(|(child, _)| child.id()).collect();
         let mut children = children.into_iter().map(|(child, _)| child);
@@ -175,6 +178,16 @@ impl Server {
     /// The process of a server that runs here.
     pub fn pid(&self) -> Result<u32> {
         self.pid.context("this scenario measures the server's process: give --pid with --server")
+    }
+
+    /// The memory of all its nodes.
+    pub fn memory(&self) -> Result<Memory> {
+        self.pids.iter().try_fold(Memory::default(), |sum, &pid| Ok(sum.plus(Memory::of(pid)?)))
+    }
+
+    /// What all its nodes have used.
+    pub fn usage(&self) -> Result<Usage> {
+        self.pids.iter().try_fold(Usage::default(), |sum, &pid| Ok(sum.plus(Usage::of(pid)?)))
     }
 
     /// Its admin socket, if it was started here and has one.
@@ -240,6 +253,23 @@ fn wait_ready_line(child: &mut Child) -> Result<Option<SocketAddr>> {
             return address.map(parse).transpose();
         }
     }
+}
+
+/// Waits until every core has a link to every other one. A core that was dialled before it listened is dialled again.
+fn wait_linked(sockets: &[PathBuf]) -> Result<()> {
+    let end = Instant::now() + READY_LIMIT;
+    let is_linked = |socket: &PathBuf| -> Result<bool> {
+        let status = admin::status(socket)?;
+        let up = status["links"].as_array().into_iter().flatten().filter(|link| link["up"] == true).count();
+        Ok(up + 1 >= sockets.len())
+    };
+    for socket in sockets {
+        while !is_linked(socket)? {
+            ensure!(Instant::now() < end, "the cores of the cluster find no link to each other");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    Ok(())
 }
 
 /// `None`: another line. The address is missing where no client can connect.

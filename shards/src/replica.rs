@@ -209,11 +209,13 @@ impl InStep {
 
     /// Whether the executor that has this slot there keeps it with the same replicas, or hands over what it has.
     pub fn is_fit(&self, slot: Slot, replicas: &[NodeId]) -> bool {
-        let fits = |heard: &Heard| match keeps(heard.standing) {
-            true => heard.replicas == replicas,
-            false => heard.standing <= Standing::Handing,
-        };
-        self.up && self.home(slot).is_some_and(fits)
+        let hands_over = |heard: &Heard| heard.standing <= Standing::Handing;
+        self.keeps_with(slot, replicas) || (self.up && self.home(slot).is_some_and(hands_over))
+    }
+
+    /// Whether the executor that has this slot there keeps it with these replicas.
+    pub fn keeps_with(&self, slot: Slot, replicas: &[NodeId]) -> bool {
+        self.up && self.home(slot).is_some_and(|heard| keeps(heard.standing) && heard.replicas == replicas)
     }
 
     /// How many executors the other side has, once that is known.

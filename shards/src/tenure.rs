@@ -205,6 +205,11 @@ impl Tenure {
         self.serves() && self.peer(node).is_some_and(|peer| peer.is_fit(slot, &self.replicas))
     }
 
+    /// Whether another node keeps the slot that this one hands over.
+    pub fn is_heir(&self, node: NodeId, slot: Slot) -> bool {
+        self.peer(node).is_some_and(|peer| peer.keeps_with(slot, &self.replicas))
+    }
+
     /// Whether a copy there counts for `stored`.
     fn counts(&self, peer: &InStep, slot: Slot) -> bool {
         self.is_settled() && self.is_replica(peer) && peer.is_settled() && peer.is_synced(slot) && !peer.is_short(slot)

@@ -37,6 +37,21 @@ impl Shard {
         }
     }
 
+    /// Nodes whose copies may be gone, because they were away or did not keep the shard for a while.
+    pub(super) fn forget_copies(&mut self, mailboxes: &mut Mailboxes) {
+        let unsure = std::mem::take(&mut self.due.unsure);
+        if unsure.is_empty() || mutant::is(Mutant::CopiesCountedByOldPlace) {
+            return;
+        }
+        for id in mailboxes.numbers() {
+            let Some(mailbox) = mailboxes.mailbox(id) else { continue };
+            let Some(nodes) = unsure.get(&self.shard_of(mailbox.slot)) else { continue };
+            let (Some(held), Some(tenure)) = (mailbox.held.as_mut(), self.tenure(mailbox.slot)) else { continue };
+            let bits = nodes.iter().map(|&node| tenure.bit(node)).fold(0, |bits, bit| bits | bit);
+            held.inbox.each_mut(|entry| entry.copies &= !bits);
+        }
+    }
+
     /// This node does not keep the mailbox any more: nothing waits in memory, and who waits for an answer asks others.
     fn leave_mailbox(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox)) {
         self.recall(mailbox);
@@ -89,7 +104,8 @@ impl Shard {
         let heirs = tenure.peers().filter(|(_, peer)| keeps(peer)).map(|(node, _)| tenure.bit(node));
         let heirs = heirs.fold(0, |bits, bit| bits | bit);
         let enough = usize::from(self.config.limits.copies_min).min(tenure.replicas().len()).max(1);
-        let is_kept = heirs & !entry.copies == 0 && entry.copies.count_ones() as usize >= enough;
+        let kept = heirs & entry.copies;
+        let is_kept = kept == heirs && kept.count_ones() as usize >= enough;
         if !is_kept && !(mutant::is(Mutant::LeaverDropsBeforeFlushed) && heirs != 0) {
             return;
         }

@@ -234,7 +234,11 @@ impl Shard {
     ) {
         let slot = mailbox.slot;
         let Some(tenure) = self.tenure(slot) else { return };
-        let (bit, takes) = (tenure.bit(node), tenure.takes_from(node, slot));
+        let (mut bit, takes) = (tenure.bit(node), tenure.takes_from(node, slot));
+        if !tenure.serves() && !tenure.is_heir(node, slot) {
+            // It hands over what it has, as this node does, perhaps to this node.
+            bit = 0;
+        }
         let Some(sender) = self.senders.find(&name.sender) else { return };
         let key = (name.id, sender);
         if asks && takes && self.tombstones.contains(id, key) {

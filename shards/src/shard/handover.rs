@@ -106,7 +106,8 @@ impl Shard {
         let enough = usize::from(self.config.limits.copies_min).min(tenure.replicas().len()).max(1);
         let kept = heirs & entry.copies;
         let is_kept = kept == heirs && kept.count_ones() as usize >= enough;
-        if !is_kept && !(mutant::is(Mutant::LeaverDropsBeforeFlushed) && heirs != 0) {
+        let drops_early = mutant::is(Mutant::LeaverDropsBeforeFlushed) && heirs != 0;
+        if !(is_kept || drops_early) {
             return;
         }
         let Some(held) = mailbox.held.as_mut() else { return };

@@ -62,7 +62,7 @@ impl Executor {
         }
         self.scratch = scratch;
         if may_have_more {
-            self.unread.push((key, has_ended));
+            self.unread.push_back((key, has_ended));
         } else if self.connections.watch_opening(&mut self.sockets, session).is_err() {
             self.on_ended(session);
         }

@@ -4,13 +4,18 @@
 //! their names, and the limits of the machines. Nothing here touches sockets, disks or CPUs.
 
 mod check;
+mod cluster;
 mod fault;
+mod secret;
+mod shards;
 mod text;
 mod used;
 mod written;
 
 pub use fault::{ConfigError, Fault, Place, Problem};
-pub use used::{Cluster, Config, LogFormat};
+pub use secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret};
+pub use shards::{Ranges, parse_shards, shards_text};
+pub use used::{Cluster, Config, Discovery, LinkConfig, ListedNode, LogFormat, Role, Spread};
 
 use std::path::{Path, PathBuf};
 use text::{Environment, Source};
@@ -76,5 +81,7 @@ fn fault_of(source: &Source, error: ron::error::SpannedError) -> Fault {
     Fault { place, field, problem }
 }
 
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 mod tests;

@@ -183,8 +183,8 @@ impl Executor {
             self.core.handle(self.now, CoreEvent::Storage(event), &mut self.actions);
             self.perform_all();
         }
-        if let Some(complete) = self.engine.take_recovered() {
-            self.on_recovered(complete)?;
+        if self.engine.take_recovered() {
+            self.on_recovered()?;
         }
         for (key, has_ended) in std::mem::take(&mut self.unread) {
             self.on_readable(key, has_ended);
@@ -245,8 +245,8 @@ impl Executor {
     }
 
     /// Everything stored is known: clients may come.
-    fn on_recovered(&mut self, complete: bool) -> std::io::Result<()> {
-        self.core.handle(self.now, CoreEvent::Recovered { complete }, &mut self.actions);
+    fn on_recovered(&mut self) -> std::io::Result<()> {
+        self.core.handle(self.now, CoreEvent::Recovered, &mut self.actions);
         self.perform_all();
         for listener in self.listeners.drain(..) {
             self.sockets.listen(listener)?;
@@ -370,6 +370,9 @@ impl Executor {
             Action::Drain { session, wait_ms } => self.frame(session, ServerFrame::Drain { wait_ms }),
             Action::Welcome { session, capabilities, clock_ms, .. } => self.welcome(session, capabilities, clock_ms),
             Action::Close { session, farewell } => self.close(session, &farewell),
+            Action::Connect { node, .. } => {
+                debug_assert_eq!(node, self.names.node_id, "placement names no other node yet")
+            }
             Action::Storage(request) => self.engine.request(request),
             Action::Lost { user, id } => tracing::error!(%user, %id, "a stored message was lost to a damaged disk"),
         }

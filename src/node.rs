@@ -167,7 +167,8 @@ fn parts(
         let executor = ExecutorId(executor as u16);
         let (node, placement, seed) = (names.node_id, placement.clone(), random_seed());
         let (edge_limits, core_limits) = (config.edge.clone(), config.core.clone());
-        let edge = EdgeConfig { node, executor, limits: edge_limits, placement: placement.clone(), seed };
+        let edge =
+            EdgeConfig { node, executor, is_core: true, limits: edge_limits, placement: placement.clone(), seed };
         let core = CoreConfig { node, executor, executors, limits: core_limits, placement, seed };
         parts.push(Parts {
             edge: EdgeNode::new(edge),

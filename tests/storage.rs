@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use glommio::LocalExecutor;
 use iris::bell::Bell;
 use iris::storage::{DataDir, Engine, LogEngine, StorageError, StorageOptions};
-use iris_shards::id::{Body, Key, MessageId, UserId};
+use iris_shards::id::{Body, Key, MessageId, NodeId, UserId};
 use iris_shards::log::LogConfig;
 use iris_shards::slot::slot_of;
-use iris_shards::storage::{Entry, Place, Record, StorageEvent, StorageRequest};
+use iris_shards::storage::{Entry, Mark, Place, Record, StorageEvent, StorageRequest};
 
 use self::mount::Mount;
 
@@ -35,8 +35,17 @@ struct Node {
     flushed: Vec<Place>,
     failed: usize,
     full: Vec<bool>,
-    complete: Vec<bool>,
+    recovered: usize,
+    marks: Vec<Mark>,
     _dir: DataDir,
+}
+
+fn mark_of(shard: u32, replica: u32) -> Mark {
+    Mark { num_shards: 9, shard, replicas: vec![NodeId(replica)] }
+}
+
+fn mark(shard: u32, replica: u32) -> Record {
+    Record::Complete(mark_of(shard, replica))
 }
 
 fn options(dir: &Path, executors: u16) -> StorageOptions {
@@ -89,11 +98,12 @@ impl Node {
             flushed: Vec::new(),
             failed: 0,
             full: Vec::new(),
-            complete: Vec::new(),
+            recovered: 0,
+            marks: Vec::new(),
             _dir: dir,
         };
         let logs = node.logs.len();
-        node.until(|node| node.complete.len() == logs).await;
+        node.until(|node| node.recovered == logs).await;
         node
     }
 
@@ -112,7 +122,7 @@ impl Node {
             let mut events = Vec::new();
             self.logs[at].take_events(&mut events);
             events.into_iter().for_each(|event| self.on_event(at, event));
-            self.complete.extend(self.logs[at].take_recovered());
+            self.recovered += usize::from(self.logs[at].take_recovered());
             self.logs[at].commit(now_ms);
         }
     }
@@ -136,7 +146,7 @@ impl Node {
                 self.places.remove(&key.id.time_ms());
                 self.tombstones.insert(key.id.time_ms());
             }
-            StorageEvent::Recovered { record: Record::Complete, .. } => {}
+            StorageEvent::Recovered { record: Record::Complete(mark), .. } => self.marks.push(mark),
             StorageEvent::Relocate { record, place } => {
                 self.logs[at].request(StorageRequest::Trim { place });
                 drop(record);
@@ -291,9 +301,10 @@ fn another_number_of_executors_finds_the_same() {
         node.append_all(0..3_000).await;
         (0..1_000).for_each(|n| node.take(n));
         for log in &mut node.logs {
-            log.request(StorageRequest::Append(Record::Complete));
+            log.request(StorageRequest::Append(mark(7, 1)));
+            log.request(StorageRequest::Append(mark(7, 2)));
         }
-        node.until(|node| node.flushed.len() == 4_003).await;
+        node.until(|node| node.flushed.len() == 4_006).await;
         node.close().await;
         for (executors, last) in [(2, 3_000), (5, 3_100), (1, 3_200)] {
             // What an interrupted change leaves behind does not count.
@@ -305,7 +316,7 @@ fn another_number_of_executors_finds_the_same() {
             let mut node = Node::open(&options(dir.path(), executors)).await;
             assert!(node.places.keys().copied().eq(1_000..last), "{executors} executors");
             assert!(node.tombstones.iter().copied().eq(0..1_000), "tombstones are kept");
-            assert!(node.complete.iter().all(|&complete| complete), "all logs were complete");
+            assert_eq!(node.marks, vec![mark_of(7, 2); usize::from(executors)], "the last mark of all logs");
             node.read_all().await;
             assert!(node.damaged.is_empty());
             node.append_all(last..last + 100).await;
@@ -322,11 +333,13 @@ fn a_log_that_was_never_complete_is_not_after_a_change() {
     let dir = tempfile::tempdir().unwrap();
     LocalExecutor::default().run(async {
         let mut node = Node::open(&options(dir.path(), 2)).await;
-        node.logs[0].request(StorageRequest::Append(Record::Complete));
-        node.until(|node| node.flushed.len() == 1).await;
+        node.logs[0].request(StorageRequest::Append(mark(7, 1)));
+        node.logs[0].request(StorageRequest::Append(mark(8, 1)));
+        node.logs[1].request(StorageRequest::Append(mark(8, 2)));
+        node.until(|node| node.flushed.len() == 3).await;
         node.close().await;
         let node = Node::open(&options(dir.path(), 1)).await;
-        assert_eq!(node.complete, [false]);
+        assert_eq!(node.marks, []);
     });
 }
 

@@ -71,7 +71,7 @@ impl Cluster {
             answered: 0,
         };
         for executor in 0..cluster.halves.len() {
-            cluster.core_handles(executor, CoreEvent::Recovered { complete: true });
+            cluster.core_handles(executor, CoreEvent::Recovered);
         }
         cluster.settle();
         cluster
@@ -199,8 +199,14 @@ impl Cluster {
 impl Half {
     fn new(executor: ExecutorId, placement: &Arc<Placement>) -> Self {
         let seed = 1 + u64::from(executor.0);
-        let edge =
-            EdgeConfig { node: NODE, executor, limits: EdgeLimits::default(), placement: Arc::clone(placement), seed };
+        let edge = EdgeConfig {
+            node: NODE,
+            executor,
+            is_core: true,
+            limits: EdgeLimits::default(),
+            placement: Arc::clone(placement),
+            seed,
+        };
         let core = CoreConfig {
             node: NODE,
             executor,

@@ -51,7 +51,8 @@ impl CoreNode {
             CoreEvent::Cores(from, ToCores::Compared { executor, executors }) => {
                 self.shard.on_compared(turn, &mut self.mailboxes, from, (executor, executors));
             }
-            CoreEvent::Recovered { complete } => self.shard.on_recovered_all(turn, &mut self.mailboxes, complete),
+            CoreEvent::Recovered => self.shard.on_recovered_all(turn, &mut self.mailboxes),
+            CoreEvent::Cores(_, ToCores::Claims(_)) | CoreEvent::Placement(_) | CoreEvent::Leave => {}
             CoreEvent::LinkUp(node) => self.shard.on_link_up(turn, &mut self.mailboxes, node),
             CoreEvent::LinkDown(node) => self.shard.on_link_down(turn, &mut self.mailboxes, node),
             CoreEvent::Tick => self.on_tick(turn),

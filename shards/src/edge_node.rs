@@ -33,6 +33,8 @@ pub struct EdgeConfig {
     pub node: NodeId,
     /// This executor.
     pub executor: ExecutorId,
+    /// Whether this node is a core too: then it is reached without a link.
+    pub is_core: bool,
     /// The bounds.
     pub limits: EdgeLimits,
     /// Who keeps what.
@@ -113,6 +115,9 @@ impl EdgeNode {
             }
             EdgeEvent::LinkUp(node) => self.on_link(now, node, true, out),
             EdgeEvent::LinkDown(node) => self.on_link(now, node, false, out),
+            // Comes with the links on demand.
+            EdgeEvent::Leaving(_) => {}
+            EdgeEvent::Placement(placement) => self.config.placement = placement,
             EdgeEvent::Drain { within_ms } => self.on_drain(within_ms, out),
             EdgeEvent::Stop => self.on_stop(now, out),
             EdgeEvent::Tick => self.on_tick(now, out),
@@ -385,8 +390,8 @@ impl EdgeNode {
         if self.sessions > 0 && self.reachable.len() > 1 && now.mono_ms >= self.refresh_ms {
             self.refresh_ms = now.mono_ms + self.config.limits.refresh_ms;
             let others = self.reachable.iter().filter(|&&node| node != self.config.node);
-            let message = ToCores::Refresh(self.config.executor);
-            out.extend(others.map(|&node| Action::Peer(Peer::Cores { node, message })));
+            let message = || ToCores::Refresh(self.config.executor);
+            out.extend(others.map(|&node| Action::Peer(Peer::Cores { node, message: message() })));
         }
     }
 

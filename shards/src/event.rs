@@ -3,9 +3,12 @@
 //! The contract: `handle(now, event, &mut actions)` appends actions in the order in which they are to be performed.
 //! The shell performs every action, and reports what comes of it as another event.
 
+use std::sync::Arc;
+
 use crate::frame::{ClientFrame, Code};
 use crate::id::{MessageId, NodeId, Sequence, SessionId, UserId};
 use crate::peer::{Message, Peer, PresenceState, Refusal, ToCore, ToCores, ToEdge};
+use crate::placement::Placement;
 use crate::storage::{StorageEvent, StorageRequest};
 
 /// Into the edge half.
@@ -25,8 +28,12 @@ pub enum EdgeEvent<'a> {
     Peer(ToEdge),
     /// The link to this node is up: the first of it, or again.
     LinkUp(NodeId),
-    /// The link to this node was lost, with everything on it.
+    /// The link to this node was lost, with everything on it. Of a node that was never up: it cannot be reached now.
     LinkDown(NodeId),
+    /// This core will stop soon: another replica is preferred where there is one.
+    Leaving(NodeId),
+    /// Who keeps what has changed.
+    Placement(Arc<Placement>),
     /// The node is asked to stop: clients move away within this many milliseconds.
     Drain {
         /// Over which time reconnects are spread.
@@ -48,14 +55,15 @@ pub enum CoreEvent {
     /// From the storage engine.
     Storage(StorageEvent),
     /// Recovery has told everything that it found.
-    Recovered {
-        /// Whether the log carries its mark (delivery rule 14).
-        complete: bool,
-    },
+    Recovered,
     /// The link to this node is up: the first of it, or again.
     LinkUp(NodeId),
-    /// The link to this node was lost, with everything on it.
+    /// The link to this node was lost, with everything on it. Of a node that was never up: it cannot be reached now.
     LinkDown(NodeId),
+    /// Who keeps what has changed.
+    Placement(Arc<Placement>),
+    /// The node stops soon: nothing waits in memory from now on. See [`crate::core_node::CoreNode::has_left`].
+    Leave,
     /// Time has passed.
     Tick,
 }
@@ -146,6 +154,14 @@ pub enum Action {
     },
     /// To another half, executor or node.
     Peer(Peer),
+    /// A link to this node is wanted. Answered by `LinkUp`, or by `LinkDown` and, where the shell goes on trying (as it
+    /// does for cores), by `LinkUp` later. Wanting it twice is wanting it once.
+    Connect {
+        /// Which node.
+        node: NodeId,
+        /// A core that may know its address; `None` for a node of the placement.
+        via: Option<NodeId>,
+    },
     /// To the storage engine.
     Storage(StorageRequest),
     /// A message was lost to a damaged disk: for the log of the operator and the counters.

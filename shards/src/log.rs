@@ -269,7 +269,7 @@ impl Log {
         match record {
             Record::Entry(_) if self.giving_up.as_ref().is_some_and(|segment| segment.is_copy(record)) => 0,
             Record::Entry(_) => whole / 4 * 3,
-            Record::Tombstone { .. } | Record::Complete => whole / 8,
+            Record::Tombstone { .. } | Record::Complete(_) => whole / 8,
         }
     }
 

@@ -148,12 +148,31 @@ pub enum FromReplica {
         /// When, in ms since the Unix epoch.
         taken_at: u64,
     },
-    /// What the other side has of a slot, told when a link comes up.
+    /// What the other side has of a slot, told before `Offered`.
     Digest {
         /// The slot.
         slot: Slot,
         /// Independent of order: equal sets have equal digests. 0 for nothing.
         digest: u64,
+    },
+    /// To one executor, behind the digests of its slots: one executor of the other side has nothing else of these shards
+    /// (delivery rule 14).
+    Offered {
+        /// Which executor says so.
+        executor: ExecutorId,
+        /// The round of the claims that this answers; another round's is void.
+        round: u32,
+        /// The shards.
+        shards: Vec<u32>,
+    },
+    /// To one executor, behind the questions of one executor: it wants nothing more of what was offered.
+    Compared {
+        /// Which executor says so.
+        executor: ExecutorId,
+        /// The round that was offered.
+        round: u32,
+        /// The shards.
+        shards: Vec<u32>,
     },
     /// Send everything of this slot.
     Want {
@@ -173,11 +192,13 @@ pub enum FromReplica {
 }
 
 /// To the core half of every executor of a node: what concerns no single slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToCores {
     /// From an edge executor: its presences are alive.
     Refresh(ExecutorId),
-    /// From a core executor, behind the digests of its slots: nothing else is there (delivery rule 14).
+    /// From a core executor: how it stands to some shards.
+    Claims(Box<Claims>),
+    /// Goes when `Claims` comes into use: from a core executor, behind the digests of its slots.
     Offered {
         /// Which executor says so.
         executor: ExecutorId,
@@ -186,13 +207,54 @@ pub enum ToCores {
         /// Whether its log carries the mark.
         complete: bool,
     },
-    /// From a core executor, behind its questions: it wants nothing more of what was offered.
+    /// Goes when `Claims` comes into use: from a core executor, behind its questions.
     Compared {
         /// Which executor says so.
         executor: ExecutorId,
         /// How many executors of that node will.
         executors: u16,
     },
+}
+
+/// How one executor of a core stands to some shards (delivery rule 18).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// Which executor says so.
+    pub executor: ExecutorId,
+    /// How many executors that node has.
+    pub executors: u16,
+    /// Which round of that executor; `Offered` answers it. 0: nothing is to be offered.
+    pub round: u32,
+    /// The other side is to tell its own claims of these shards.
+    pub asks: bool,
+    /// One for each shard.
+    pub claims: Vec<Claim>,
+}
+
+/// How one executor of a core stands to one shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The shard.
+    pub shard: u32,
+    /// Who keeps it, as that node sees it. Ascending.
+    pub replicas: Vec<NodeId>,
+    /// What it is to them.
+    pub standing: Standing,
+}
+
+/// What an executor of a core is to a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It does not keep it, or not any more, and its log says so: what is left of it is handed over.
+    Outside,
+    /// It does not keep it any more, and its log does not say so yet.
+    Leaving,
+    /// It keeps it, and its log has no mark.
+    Joining,
+    /// It keeps it, its log has the mark, and somebody who kept it before has not agreed to the present replicas.
+    Unsettled,
+    /// It keeps it, its log has the mark, and everybody who kept it before has agreed to the present replicas.
+    Settled,
 }
 
 /// To the edge half of one executor.

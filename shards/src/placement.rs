@@ -21,6 +21,8 @@ pub struct Placement {
     ring: Arc<Ring>,
     copies: u8,
     shards: Box<[Replicas]>,
+    /// Ascending.
+    cores: Box<[NodeId]>,
 }
 
 /// The nodes of a shard, in place, so that a slot's are two looks into arrays away.
@@ -58,7 +60,22 @@ impl Placement {
     pub fn new(ring: Arc<Ring>, copies: u8, replicas: Vec<Vec<NodeId>>) -> Self {
         assert_eq!(replicas.len(), ring.num_shards() as usize, "a list for each shard");
         let shards = replicas.iter().map(|nodes| Replicas::new(nodes)).collect();
-        Placement { ring, copies, shards }
+        let cores: BTreeSet<NodeId> = replicas.into_iter().flatten().collect();
+        Placement { ring, copies, shards, cores: cores.into_iter().collect() }
+    }
+
+    /// Nodes that keep nothing now and may still have what they kept before. Whoever keeps a shard waits for them as for
+    /// its other replicas (delivery rule 18); a node that is not named at all has been given up by its operator.
+    pub fn with_cores(mut self, more: &[NodeId]) -> Self {
+        let cores: BTreeSet<NodeId> = self.cores.iter().chain(more).copied().collect();
+        self.cores = cores.into_iter().collect();
+        self
+    }
+
+    /// Every core, ascending: those that keep a shard and those of [`Placement::with_cores`].
+    #[inline]
+    pub fn cores(&self) -> &[NodeId] {
+        &self.cores
     }
 
     /// The nodes that keep a slot, the preferred one first. Empty if nobody does.

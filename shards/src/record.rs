@@ -15,16 +15,17 @@
 //! | 16–19 | slot of the user (0 without one) |
 //! | 20– | the payload, then zeros up to a multiple of 8 |
 //!
-//! Payloads. Entry: id, sent_at u64, user, sender, body. Tombstone: id, taken_at u64, user, sender. Complete: eight
-//! zeros. Commit: segment u32, offset u32, zero u32: everything before this position was flushed when the batch that
+//! Payloads. Entry: id, sent_at u64, user, sender, body. Tombstone: id, taken_at u64, user, sender. Complete: num_shards
+//! u32, shard u32, then up to eight node ids u32 (of old it was eight zeros, which names no shard). Commit: segment u32, offset u32, zero u32: everything before this position was flushed when the batch that
 //! starts with this record was written.
 //!
 //! The salt is chosen once per data directory. A sender does not know it, so that no body can hold bytes that a search
 //! behind damage would take for a record.
 
-use crate::id::{Key, MessageId, Slot, USER_BYTES_MAX};
+use crate::id::{Key, MessageId, NodeId, Slot, USER_BYTES_MAX};
+use crate::placement::REPLICAS_MAX;
 use crate::slot::slot_of;
-use crate::storage::{Entry, Record};
+use crate::storage::{Entry, Mark, Record};
 
 /// Records start at multiples of this.
 pub const ALIGN_BYTES: usize = 8;
@@ -89,10 +90,22 @@ pub enum Content<'a> {
         /// In ms since the Unix epoch.
         taken_at: u64,
     },
-    /// Rule 14's mark.
-    Complete,
+    /// The mark of a shard.
+    Complete(MarkBytes<'a>),
     /// The start of a batch: what was flushed before it.
     Commit(Position),
+}
+
+/// A [`Mark`] as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MarkBytes<'a>(&'a [u8]);
+
+impl MarkBytes<'_> {
+    /// What it says.
+    pub fn to_mark(self) -> Mark {
+        let replicas = self.0[8..].chunks_exact(4).map(|node| NodeId(u32_at(node, 0))).collect();
+        Mark { num_shards: u32_at(self.0, 0), shard: u32_at(self.0, 4), replicas }
+    }
 }
 
 /// A valid record.
@@ -124,7 +137,7 @@ pub fn record_bytes(record: &Record) -> usize {
     let payload = match record {
         Record::Entry(entry) => FIXED_BYTES + names_bytes(entry) + entry.body.len(),
         Record::Tombstone { user, key, .. } => FIXED_BYTES + user.as_bytes().len() + key.sender.as_bytes().len(),
-        Record::Complete => 8,
+        Record::Complete(mark) => 8 + 4 * mark.replicas.len(),
     };
     padded(HEADER_BYTES + payload)
 }
@@ -152,8 +165,9 @@ pub fn encode(record: &Record, at: At, out: &mut Vec<u8>) {
             let head = Head::named(TOMBSTONE, user.as_bytes(), key.sender.as_bytes());
             seal(head, at, &mut out[start..]);
         }
-        Record::Complete => {
-            out.extend_from_slice(&[0; 8]);
+        Record::Complete(mark) => {
+            let numbers = [mark.num_shards, mark.shard].into_iter().chain(mark.replicas.iter().map(|node| node.0));
+            numbers.for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
             seal(Head::unnamed(COMPLETE), at, &mut out[start..]);
         }
     }
@@ -271,7 +285,11 @@ fn header_crc(header: &[u8; HEADER_BYTES], at: At) -> u32 {
 
 fn content<'a>(head: &Head, payload: &'a [u8]) -> Option<Content<'a>> {
     match head.kind {
-        COMPLETE => return (payload.len() == 8).then_some(Content::Complete),
+        COMPLETE => {
+            let nodes = payload.len().checked_sub(8)?;
+            let is_whole = nodes.is_multiple_of(4) && nodes / 4 <= REPLICAS_MAX;
+            return is_whole.then_some(Content::Complete(MarkBytes(payload)));
+        }
         COMMIT if payload.len() == COMMIT_BYTES - HEADER_BYTES => {
             return Some(Content::Commit(Position { segment: u32_at(payload, 0), offset: u32_at(payload, 4) }));
         }

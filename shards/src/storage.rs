@@ -5,7 +5,7 @@
 //! appends: record n of [`StorageEvent::Flushed`] is the n-th append that was not told yet.
 //! The embedded engine is [`crate::log`]; Cassandra speaks the same vocabulary.
 
-use crate::id::{Body, Key, UserId};
+use crate::id::{Body, Key, NodeId, UserId};
 
 /// Where an engine keeps a flushed record. Opaque to the core; the embedded log packs segment and offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,8 +41,20 @@ pub enum Record {
         /// that entry can be found by a recovery.
         kills: Option<Place>,
     },
-    /// Everything that other replicas had is in this log, before this record (delivery rule 14).
-    Complete,
+    /// The mark of a shard (delivery rules 14 and 18).
+    Complete(Mark),
+}
+
+/// What a log says of one shard; a later mark of the shard replaces an earlier one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Mark {
+    /// The ring that numbers the shard. 0: written before marks were of one shard, and says nothing.
+    pub num_shards: u32,
+    /// The shard.
+    pub shard: u32,
+    /// Ascending. With this node among them: everything that these had of the shard is in this log, before this record.
+    /// Without it: the shard was given to these, and what is left here of it is theirs.
+    pub replicas: Vec<NodeId>,
 }
 
 /// A request of the core.

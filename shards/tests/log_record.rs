@@ -1,11 +1,11 @@
 //! The codec of the log's records: what is encoded is decoded, anything else is refused without a panic.
 #![allow(clippy::unwrap_used)]
 
-use iris_shards::id::{Key, MessageId, UserId};
+use iris_shards::id::{Key, MessageId, NodeId, UserId};
 use iris_shards::log::to_record;
 use iris_shards::record::{At, COMMIT_BYTES, Content, HEADER_BYTES, Invalid, Position};
 use iris_shards::record::{decode, encode, encode_commit, next_header, record_bytes, record_bytes_max};
-use iris_shards::storage::{Entry, Record};
+use iris_shards::storage::{Entry, Mark, Record};
 use proptest::prelude::*;
 
 const AT: At = At { salt: 0x1234_5678, segment: 3, offset: 4096 };
@@ -22,7 +22,10 @@ fn records() -> impl Strategy<Value = Record> {
         match kind {
             0..6 => Record::Entry(Entry { user, key, sent_at: time, body: body.into() }),
             6..9 => Record::Tombstone { user, key, taken_at: time, kills: None },
-            _ => Record::Complete,
+            _ => {
+                let replicas = (0..time % 9).map(|node| NodeId(node as u32 * 77)).collect();
+                Record::Complete(Mark { num_shards: time as u32, shard: (time >> 32) as u32, replicas })
+            }
         }
     })
 }

@@ -25,16 +25,25 @@ impl Check {
             return result.map(drop).map_err(|_| Failure::new(Exit::Usage, ""));
         }
         let config = result?;
-        let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
-        print(&format!(
-            "{} is good: node {} listens on {}, data in {}",
-            self.file.display(),
-            config.name,
-            listen.join(", "),
-            config.data.display()
-        ))?;
+        print(&format!("{} is good: {}", self.file.display(), summary(&config)))?;
         Ok(())
     }
+}
+
+fn summary(config: &Config) -> String {
+    let mut parts = vec![format!("node {}", config.name)];
+    if config.role.is_edge() {
+        let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+        parts[0].push_str(&format!(" listens on {}", listen.join(", ")));
+    }
+    if let Some(link) = config.link.listen {
+        let (role, cluster) = (config.role.word(), &config.cluster);
+        parts.push(format!("{role} in {} ({}), links on {link}", cluster.name, cluster.discovery.word()));
+    }
+    if config.role.is_core() {
+        parts.push(format!("data in {}", config.data.display()));
+    }
+    parts.join(", ")
 }
 
 fn as_json(result: &Result<Config, ConfigError>) -> Value {

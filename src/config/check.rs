@@ -6,14 +6,14 @@
 use super::Flags;
 use super::fault::{ConfigError, Fault, Place, Problem};
 use super::text::{Environment, Source};
-use super::used::{Cluster, Config};
-use super::written::{self, Discovery, Number, Numbers, Role, Storage, Transport, Written};
+use super::used::{Config, Role};
+use super::written::{self, Discovery, Number, Numbers, Storage, Transport, Written};
 use iris_shards::limits::{CoreLimits, EdgeLimits};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-const MIB: u64 = 1 << 20;
-const HOUR_MS: u64 = 3_600_000;
+pub const MIB: u64 = 1 << 20;
+pub const HOUR_MS: u64 = 3_600_000;
 /// Bytes around a body in a record of the log, generously.
 const RECORD_OVERHEAD_BYTES: u64 = 1_024;
 /// A Unix socket's address has 108 bytes with the final zero.
@@ -31,14 +31,14 @@ pub fn checked(
     if check.faults.is_empty() { Ok(config) } else { Err(ConfigError { faults: check.faults }) }
 }
 
-struct Check<'a> {
-    source: &'a Source,
+pub struct Check<'a> {
+    pub source: &'a Source,
     flags: &'a Flags,
     faults: Vec<Fault>,
 }
 
 impl Check<'_> {
-    fn fault(&mut self, field: &str, problem: Problem) {
+    pub fn fault(&mut self, field: &str, problem: Problem) {
         let flag = match field {
             "node.listen" if !self.flags.listen.is_empty() => Some("--listen"),
             "node.data" | "node.admin" if self.flags.data.is_some() => Some("--data"),
@@ -53,27 +53,27 @@ impl Check<'_> {
     }
 
     /// `min..=max`, both fixed.
-    fn within(&mut self, field: &str, value: u64, min: u64, max: u64) -> u64 {
+    pub fn within(&mut self, field: &str, value: u64, min: u64, max: u64) -> u64 {
         self.within_because(field, value, (min, max), "")
     }
 
     /// `min..=max`, where `why` names the other field that makes a bound.
-    fn within_because(&mut self, field: &str, value: u64, (min, max): (u64, u64), why: &'static str) -> u64 {
+    pub fn within_because(&mut self, field: &str, value: u64, (min, max): (u64, u64), why: &'static str) -> u64 {
         if value < min || value > max {
             self.fault(field, Problem::OutOfBounds { value, min, max, why });
         }
         value.max(min).min(max)
     }
 
-    fn within_u32(&mut self, field: &str, value: u64, min: u64, max: u64) -> u32 {
+    pub fn within_u32(&mut self, field: &str, value: u64, min: u64, max: u64) -> u32 {
         narrow(self.within(field, value, min, max.min(u32::MAX.into())))
     }
 
-    fn within_usize(&mut self, field: &str, value: u64, min: u64, max: u64) -> usize {
+    pub fn within_usize(&mut self, field: &str, value: u64, min: u64, max: u64) -> usize {
         usize::try_from(self.within(field, value, min, max)).unwrap_or(usize::MAX)
     }
 
-    fn text(&mut self, field: &str, text: &str, max: usize) -> String {
+    pub fn text(&mut self, field: &str, text: &str, max: usize) -> String {
         if text.is_empty() || text.len() > max {
             self.fault(field, Problem::BadLength { length: text.len(), unit: "bytes", min: 1, max });
         }
@@ -90,7 +90,9 @@ impl Check<'_> {
         let Written { cluster, node } = written;
         let discovery = cluster.discovery;
         self.supported("cluster.discovery", discovery.word(), discovery.is_supported(), Discovery::TODAY);
-        self.supported("node.role", node.role.word(), node.role.is_supported(), Role::TODAY);
+        self.supported("node.role", node.role.word(), node.role.is_supported(), written::Role::TODAY);
+        let spread = cluster.spread;
+        self.supported("cluster.spread", spread.word(), spread.is_supported(), written::Spread::TODAY);
         self.supported("node.storage", node.storage.word(), node.storage.is_supported(), Storage::TODAY);
         for transport in &node.transports {
             self.supported("node.transports", transport.word(), transport.is_supported(), Transport::TODAY);
@@ -108,12 +110,18 @@ impl Check<'_> {
         let node = &written.node;
         let edge = self.edge(written);
         let core = self.core(written);
-        let data = self.data(&node.data, environment);
+        let cluster = self.cluster(written);
+        let place = self.place(node, &cluster);
+        let data = self.data(&node.data, place.role, environment);
         Config {
-            cluster: self.cluster(&written.cluster),
+            link: self.link(node, &cluster, edge.body_bytes_max),
+            cluster,
             name: self.text("node.name", &node.name, 255),
-            region: self.text("node.region", &node.region, 255),
-            listen: self.listen(node),
+            region: place.region,
+            zone: place.zone,
+            role: place.role,
+            shards: place.shards,
+            listen: if place.role.is_edge() { self.listen(node) } else { Vec::new() },
             insecure: node.insecure,
             admin: self.admin(&node.admin, &data),
             data,
@@ -129,15 +137,6 @@ impl Check<'_> {
             log_format: node.log_format,
             edge,
             core,
-        }
-    }
-
-    fn cluster(&mut self, cluster: &written::Cluster) -> Cluster {
-        let why = "there is one node to keep copies";
-        Cluster {
-            name: self.text("cluster.name", &cluster.name, 64),
-            num_shards: self.within_u32("cluster.num_shards", cluster.num_shards, 1, 65_536),
-            copies: narrow8(self.within_because("cluster.copies", cluster.copies, (1, 1), why)),
         }
     }
 
@@ -315,12 +314,8 @@ impl Check<'_> {
         written.iter().filter_map(|text| self.address(text, node.insecure)).collect()
     }
 
-    /// Names are not looked up: what a node listens on must not depend on DNS. `localhost` is 127.0.0.1.
     fn address(&mut self, text: &str, insecure: bool) -> Option<SocketAddr> {
-        let parsed = match text.strip_prefix("localhost:") {
-            Some(port) => port.parse().ok().map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
-            None => text.parse().ok(),
-        };
+        let parsed = parse_address(text);
         match parsed {
             None => self.fault("node.listen", Problem::BadAddress(text.to_owned())),
             Some(address) if !address.ip().is_loopback() && !insecure => {
@@ -331,7 +326,8 @@ impl Check<'_> {
         parsed
     }
 
-    fn data(&mut self, written: &written::Path, environment: Environment) -> PathBuf {
+    /// An edge alone keeps nothing, and needs no place for it.
+    fn data(&mut self, written: &written::Path, role: Role, environment: Environment) -> PathBuf {
         if let Some(flag) = &self.flags.data {
             return flag.clone();
         }
@@ -339,13 +335,22 @@ impl Check<'_> {
             return PathBuf::from(self.text("node.data", path, 4_095));
         }
         state_directory(environment).unwrap_or_else(|| {
-            self.fault("node.data", Problem::NoHome);
+            if role.is_core() {
+                self.fault("node.data", Problem::NoHome);
+            }
             PathBuf::new()
         })
     }
 
     fn admin(&mut self, written: &written::Path, data: &Path) -> PathBuf {
         let path = match written {
+            // Said already, unless this is an edge.
+            written::Path::Auto(_) if data.as_os_str().is_empty() => {
+                if self.faults.iter().all(|fault| fault.problem != Problem::NoHome) {
+                    self.fault("node.admin", Problem::NoHome);
+                }
+                return PathBuf::new();
+            }
             written::Path::Auto(_) => data.join("admin.sock"),
             written::Path::Is(path) => PathBuf::from(path),
         };
@@ -366,14 +371,22 @@ impl Check<'_> {
     }
 }
 
-const OF_BODY: &str = "at least cluster.limits.body_bytes_max";
+/// Names are not looked up: what a node listens on must not depend on DNS. `localhost` is 127.0.0.1.
+pub fn parse_address(text: &str) -> Option<SocketAddr> {
+    match text.strip_prefix("localhost:") {
+        Some(port) => port.parse().ok().map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
+        None => text.parse().ok(),
+    }
+}
+
+pub const OF_BODY: &str = "at least cluster.limits.body_bytes_max";
 
 /// Callers have cut the value to bounds that fit.
-fn narrow(value: u64) -> u32 {
+pub fn narrow(value: u64) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
-fn narrow8(value: u64) -> u8 {
+pub fn narrow8(value: u64) -> u8 {
     u8::try_from(value).unwrap_or(u8::MAX)
 }
 

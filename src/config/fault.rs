@@ -138,6 +138,57 @@ pub enum Problem {
          127.0.0.1 or [::1], or write `node: (insecure: true)` in a configuration file to let anybody in"
     )]
     Insecure(String),
+    /// Links where others can reach them.
+    #[error(
+        "`{0}` can be reached from other machines, and links are authenticated by cluster.secret but not encrypted in \
+         this version; listen on 127.x.y.z or [::1], or write `node: (insecure: true)` where the network between the \
+         nodes is your own"
+    )]
+    InsecureLinks(String),
+    /// An address to dial that is none.
+    #[error("`{0}` is no address to dial; write HOST:PORT with a port from 1 to 65535, such as 10.0.0.7:7085")]
+    BadPeer(String),
+    /// Something that a node in a cluster needs.
+    #[error("{0}")]
+    Needed(&'static str),
+    /// A core that is not listed.
+    #[error("\"{name}\" is not among cluster.nodes: {listed}")]
+    NotListed {
+        /// The node.
+        name: String,
+        /// Those that are listed.
+        listed: String,
+    },
+    /// A node is listed twice, or two names have one id.
+    #[error("\"{second}\" cannot be told apart from \"{first}\", which is listed before; give it another name")]
+    SameNode {
+        /// Listed first.
+        first: String,
+        /// Listed later.
+        second: String,
+    },
+    /// A field of this node and its entry in the list disagree.
+    #[error("`{found}`, but the entry of this node in cluster.nodes says `{listed}`; write it there only")]
+    Disagrees {
+        /// As written for the node.
+        found: String,
+        /// As listed.
+        listed: String,
+    },
+    /// No shards.
+    #[error(
+        "`{found}` names no shards; write numbers and ranges below cluster.num_shards ({num_shards}), such as 7, \"0-499\" \
+         or \"0-9,20\", or Auto"
+    )]
+    BadShards {
+        /// As written.
+        found: String,
+        /// How many there are.
+        num_shards: u32,
+    },
+    /// No name of a domain.
+    #[error("`{0}` is no domain; write a name of at most 200 bytes such as core.iris.internal")]
+    BadDomain(String),
     /// The data directory cannot be chosen.
     #[error("Auto needs STATE_DIRECTORY, XDG_STATE_HOME or HOME to be set; name a directory instead (--data DIR)")]
     NoHome,

@@ -3,16 +3,20 @@
 use super::*;
 use iris_shards::limits::{CoreLimits, EdgeLimits};
 
-fn environment(name: &str) -> Option<String> {
+pub fn environment(name: &str) -> Option<String> {
     match name {
         "HOME" => Some("/home/ada".into()),
         "PORTS" => Some("127.0.0.1:1, [::1]:2".into()),
         "COUNT" => Some("3".into()),
+        "NODE" => Some("b".into()),
+        "SECRET" => Some("0123456789abcdef".into()),
+        "SHARD_ID" => Some("7".into()),
+        "SHARD_IDS" => Some("20,0-9".into()),
         _ => None,
     }
 }
 
-fn of_text(text: &str) -> Result<Config, String> {
+pub fn of_text(text: &str) -> Result<Config, String> {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("iris.ron");
     std::fs::write(&file, text).expect("written");
@@ -20,11 +24,11 @@ fn of_text(text: &str) -> Result<Config, String> {
         .map_err(|error| error.to_string().replace(&format!("{}/", directory.path().display()), ""))
 }
 
-fn refused(text: &str) -> String {
+pub fn refused(text: &str) -> String {
     of_text(text).expect_err("refused")
 }
 
-fn default() -> Config {
+pub fn default() -> Config {
     load(None, &Flags::default(), &environment).expect("the default is good")
 }
 
@@ -108,7 +112,7 @@ fn wrong_types_and_words_are_named_with_place_and_field() {
     assert!(error.starts_with("iris.ron:2:"), "{error}");
     let error = refused("(node: (role: booth))");
     assert!(
-        error.contains("node.role: unknown value `booth`, did you mean `both`?; allowed: both, edge, core"),
+        error.contains("node.role: unknown value `booth`, did you mean `both`?; allowed: edge, core, both"),
         "{error}"
     );
     let error = refused("(node: (insecure: 1))");
@@ -122,9 +126,11 @@ fn wrong_types_and_words_are_named_with_place_and_field() {
 #[test]
 fn reserved_choices_say_what_there_is_today() {
     for (text, wanted) in [
-        ("(cluster: (discovery: gossip))", "cluster.discovery: `gossip` is not in this version; supported: static"),
+        (
+            "(cluster: (discovery: consul))",
+            "cluster.discovery: `consul` is not in this version; supported: static, gossip, dns",
+        ),
         ("(node: (transports: [tcp, quic]))", "node.transports: `quic` is not in this version; supported: tcp"),
-        ("(node: (role: core))", "node.role: `core` is not in this version; supported: both"),
         ("(node: (storage: scylla))", "node.storage: `scylla` is not in this version; supported: log"),
     ] {
         assert!(refused(text).contains(wanted), "{}", refused(text));
@@ -161,7 +167,7 @@ fn impossible_numbers_and_combinations_are_refused() {
 
 #[test]
 fn all_faults_are_told_at_once() {
-    let error = refused("(node: (executors: 0,\n role: edge,\n edge: (pairs_max: 0)))");
+    let error = refused("(node: (executors: 0,\n storage: scylla,\n edge: (pairs_max: 0)))");
     assert_eq!(error.lines().count(), 3, "{error}");
 }
 

@@ -15,6 +15,12 @@ pub struct Source {
     pub text: String,
 }
 
+/// What stands in the lists that are empty in the default configuration.
+const ELEMENTS: &str = r#"(cluster: (
+    nodes: [(name: "", address: "", role: both, region: "", zone: "", shards: Auto)],
+    seeds: [""],
+))"#;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// A string or character in quotes.
@@ -67,13 +73,14 @@ impl Source {
         environment: Environment,
     ) -> Result<Self, ConfigError> {
         let mut source = Source { file: file.to_path_buf(), text: String::with_capacity(text.len()) };
-        let shapes = shapes(default);
+        let mut shapes = shapes(default);
+        shapes.extend(self::shapes(ELEMENTS));
         let tokens = tokens(text);
         let mut copied = 0;
         for (at, call) in tokens.windows(4).enumerate() {
             let Some(name) = env_name(text, call) else { continue };
             let is_whole = at > 0 && tokens[at - 1].kind == Kind::Mark(':');
-            let shape = shapes.get(&call[0].field).copied().unwrap_or(Shape::Word);
+            let shape = shapes.get(&without_numbers(&call[0].field)).copied().unwrap_or(Shape::Word);
             let shape = if is_whole { shape } else { shape.element() };
             let value = environment(name).ok_or_else(|| Problem::EnvUnset(name.to_owned()));
             let literal = value.and_then(|value| shape.literal(name, &value));
@@ -197,7 +204,7 @@ fn shapes(default: &str) -> HashMap<String, Shape> {
     let mut shapes = HashMap::new();
     for (at, pair) in tokens.windows(2).enumerate() {
         if pair[0].kind == Kind::Mark(':') && pair[1].kind != Kind::Mark('(') {
-            shapes.insert(pair[1].field.clone(), Shape::of(&pair[1], tokens.get(at + 2), default));
+            shapes.insert(without_numbers(&pair[1].field), Shape::of(&pair[1], tokens.get(at + 2), default));
         }
     }
     shapes
@@ -206,29 +213,70 @@ fn shapes(default: &str) -> HashMap<String, Shape> {
 /// All tokens. Text that is no RON gives tokens too; RON's parser refuses it later.
 fn tokens(text: &str) -> Vec<Token> {
     let mut tokens: Vec<Token> = Vec::new();
-    // The last name at each depth of brackets.
-    let mut names: Vec<Option<&str>> = vec![None];
+    let mut depths = vec![Depth::default()];
     let mut start = 0;
     while start < text.len() {
         let (kind, length) = token(&text[start..]);
         let end = start + length;
         match kind {
-            Some(Kind::Mark('(' | '[' | '{')) => names.push(None),
-            Some(Kind::Mark(')' | ']' | '}')) if names.len() > 1 => drop(names.pop()),
+            Some(Kind::Mark('(')) => {
+                let number = depths.last_mut().and_then(Depth::next_group);
+                depths.push(Depth { number, ..Depth::default() });
+            }
+            Some(Kind::Mark('[' | '{')) => depths.push(Depth { groups: Some(0), ..Depth::default() }),
+            Some(Kind::Mark(')' | ']' | '}')) if depths.len() > 1 => drop(depths.pop()),
             Some(Kind::Word) if is_name(&text[end..]) => {
-                if let Some(name) = names.last_mut() {
-                    *name = Some(&text[start..end]);
+                if let Some(depth) = depths.last_mut() {
+                    depth.name = Some(&text[start..end]);
                 }
             }
             _ => {}
         }
         if let Some(kind) = kind {
-            let field = names.iter().flatten().copied().collect::<Vec<_>>().join(".");
-            tokens.push(Token { kind, start, end, field });
+            tokens.push(Token { kind, start, end, field: field(&depths) });
         }
         start = end;
     }
     tokens
+}
+
+/// What stands between two brackets.
+#[derive(Debug, Default)]
+struct Depth<'a> {
+    /// The last field's name.
+    name: Option<&'a str>,
+    /// In a list: how many groups it has so far.
+    groups: Option<usize>,
+    /// A group in a list: which one, from 0.
+    number: Option<usize>,
+}
+
+impl Depth<'_> {
+    fn next_group(&mut self) -> Option<usize> {
+        let groups = self.groups.as_mut()?;
+        *groups += 1;
+        Some(*groups - 1)
+    }
+}
+
+/// Such as `cluster.nodes[1].address`.
+fn field(depths: &[Depth]) -> String {
+    let mut field = String::new();
+    for depth in depths {
+        if let Some(number) = depth.number {
+            field.push_str(&format!("[{number}]"));
+        }
+        if let Some(name) = depth.name {
+            field.push_str(if field.is_empty() { "" } else { "." });
+            field.push_str(name);
+        }
+    }
+    field
+}
+
+/// The field without the places in lists.
+fn without_numbers(field: &str) -> String {
+    field.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect()
 }
 
 /// Whether a colon comes next: then the word before is a field's name.
@@ -371,5 +419,34 @@ mod tests {
         assert_eq!(source.place_of_field("a.c"), Some(place(2, 3)));
         assert_eq!(source.place_of_field("d"), Some(place(2, 15)));
         assert_eq!(source.place_of_field("a.x"), None);
+    }
+
+    #[test]
+    fn groups_in_lists_are_numbered() {
+        let source = Source::plain(Path::new("f.ron"), "(a: [(b: 1), (b: 2,\n b2: [3])], c: [4])");
+        let place = |line, column| Place::File { file: "f.ron".into(), line, column };
+        assert_eq!(source.place_of_field("a[0].b"), Some(place(1, 7)));
+        assert_eq!(source.place_of_field("a[1].b"), Some(place(1, 15)));
+        assert_eq!(source.locate(2, 7), (place(2, 7), "a[1].b2".into()));
+        assert_eq!(source.locate(2, 18), (place(2, 17), "c".into()));
+        assert_eq!(without_numbers("a[1].b[22].c"), "a.b.c");
+    }
+
+    #[test]
+    fn a_variable_becomes_what_a_field_of_a_listed_node_takes() {
+        let cases = [
+            ("name", "42", "\"42\""),
+            ("shards", "7", "7"),
+            ("shards", "0-9,20", "\"0-9,20\""),
+            ("role", "core", "core"),
+        ];
+        for (field, value, literal) in cases {
+            let text = format!("(cluster: (nodes: [(), ({field}: Env(\"V\"))]))");
+            assert_eq!(replaced(&text, value), Ok(format!("(cluster: (nodes: [(), ({field}: {literal})]))")));
+        }
+        assert_eq!(
+            replaced("(cluster: (seeds: Env(\"V\")))", "a:1, b"),
+            Ok("(cluster: (seeds: [\"a:1\", \"b\"]))".into())
+        );
     }
 }

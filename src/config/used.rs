@@ -1,5 +1,7 @@
 //! The configuration as used: numbers with their units, addresses, paths, and the limits of the machines.
 
+use super::secret::Secret;
+use super::shards::Ranges;
 use iris_shards::frame::RANGES_FRAME_BYTES_MAX;
 use iris_shards::id::USER_BYTES_MAX;
 use iris_shards::limits::{CoreLimits, EdgeLimits};
@@ -7,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use super::written::LogFormat;
+pub use iris_shards::placement::Spread;
 
 /// A checked configuration. `None` stands for `Auto` where the choice depends on the machine.
 #[derive(Debug, Clone)]
@@ -17,11 +20,17 @@ pub struct Config {
     pub name: String,
     /// Where it stands, 1 to 255 bytes.
     pub region: String,
-    /// Where clients connect; port 0 is the kernel's choice.
+    /// What within the region fails together, up to 255 bytes; empty if that is not known.
+    pub zone: String,
+    /// What it is.
+    pub role: Role,
+    /// The shards that this core keeps; `None`: those that fall to it. `None` for an edge.
+    pub shards: Option<Ranges>,
+    /// Where clients connect; port 0 is the kernel's choice. Empty for a core alone.
     pub listen: Vec<SocketAddr>,
     /// Whether addresses that others can reach are allowed in plain TCP.
     pub insecure: bool,
-    /// Where messages are kept; it need not exist yet.
+    /// Where messages are kept; it need not exist yet. Empty if an edge has no place for data.
     pub data: PathBuf,
     /// The admin socket.
     pub admin: PathBuf,
@@ -45,21 +54,159 @@ pub struct Config {
     pub log: String,
     /// How they look.
     pub log_format: LogFormat,
+    /// Links to other nodes.
+    pub link: LinkConfig,
     /// Bounds of the edge half.
     pub edge: EdgeLimits,
     /// Bounds of the core half.
     pub core: CoreLimits,
 }
 
-/// What is equal on every node of a cluster.
+/// What a node does for its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Keeps connections of clients.
+    Edge,
+    /// Keeps presence and inboxes.
+    Core,
+    /// Does both.
+    Both,
+}
+
+impl Role {
+    /// Whether clients connect to it.
+    #[must_use]
+    pub fn is_edge(self) -> bool {
+        self != Role::Core
+    }
+
+    /// Whether it keeps shards.
+    #[must_use]
+    pub fn is_core(self) -> bool {
+        self != Role::Edge
+    }
+
+    /// The word of the configuration.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Role::Edge => "edge",
+            Role::Core => "core",
+            Role::Both => "both",
+        }
+    }
+}
+
+/// Links between nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkConfig {
+    /// Where other nodes dial this one; port 0 is the kernel's choice. `None` for a node that is alone.
+    pub listen: Option<SocketAddr>,
+    /// What others are told to dial, HOST:PORT; `None`: the address that is listened on.
+    pub advertise: Option<String>,
+    /// A link that is silent for this time is closed.
+    pub silent_ms: u64,
+    /// A link that carried nothing for this time, and that no placement asks for, is closed.
+    pub idle_ms: u64,
+    /// Bytes that wait to be written to one link.
+    pub out_bytes_max: usize,
+    /// The longest pause between two attempts to dial.
+    pub retry_ms_max: u64,
+    /// Links of this node.
+    pub links_max: usize,
+}
+
+/// What is equal on every node of a cluster, and how its nodes find each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
     /// How the cluster is called, 1 to 64 bytes.
     pub name: String,
-    /// Shards that users are spread over.
+    /// Shards that users are spread over, 1 to 65,536.
     pub num_shards: u32,
-    /// Nodes that keep a copy of every stored message.
+    /// Nodes that keep a copy of every stored message, 1 to 8.
     pub copies: u8,
+    /// Copies on disk before `stored` is said, 1 to `copies`.
+    pub copies_min: u8,
+    /// What spreads the copies.
+    pub spread: Spread,
+    /// How nodes find each other.
+    pub discovery: Discovery,
+    /// What they prove to each other; empty for a node that is alone.
+    pub secret: Secret,
+    /// How long a core that is gone without a word keeps its shards.
+    pub claim_ms: u64,
+    /// See [`Cluster::hash`].
+    pub(super) hash: u64,
+}
+
+impl Cluster {
+    /// A hash of what has to be equal on every node: name, shards, copies, spread and limits. Not of what may change
+    /// node by node while the cluster runs: its nodes, seeds, secret.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// Whether there is no other node, and so no link.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        matches!(&self.discovery, Discovery::Static { nodes } if nodes.is_empty())
+    }
+}
+
+/// How nodes find each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Discovery {
+    /// The configuration lists them. Without nodes: this one is alone.
+    Static {
+        /// All cores, and the edges that others may dial. Names differ.
+        nodes: Vec<ListedNode>,
+    },
+    /// They tell each other (SWIM).
+    Gossip {
+        /// HOST:PORT of nodes to join by.
+        seeds: Vec<String>,
+        /// The UDP socket; port 0 is the kernel's choice.
+        listen: SocketAddr,
+        /// What others are told to send to; `None`: the address that is listened on.
+        advertise: Option<SocketAddr>,
+    },
+    /// A name server lists them.
+    Dns {
+        /// The name beneath which cores are listed, without a final dot.
+        core: String,
+        /// The name server; `None`: those of the system.
+        server: Option<SocketAddr>,
+    },
+}
+
+impl Discovery {
+    /// The word of the configuration.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Discovery::Static { .. } => "static",
+            Discovery::Gossip { .. } => "gossip",
+            Discovery::Dns { .. } => "dns",
+        }
+    }
+}
+
+/// A node of `cluster.nodes`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedNode {
+    /// 1 to 255 bytes.
+    pub name: String,
+    /// Where its links are dialled, HOST:PORT.
+    pub address: String,
+    /// What it is.
+    pub role: Role,
+    /// 1 to 255 bytes.
+    pub region: String,
+    /// Up to 255 bytes.
+    pub zone: String,
+    /// The shards that it keeps; `None`: those that fall to it.
+    pub shards: Option<Ranges>,
 }
 
 impl Config {
@@ -71,7 +218,7 @@ impl Config {
         (self.edge.body_bytes_max + around_body).max(RANGES_FRAME_BYTES_MAX as u32)
     }
 
-    /// The addresses that other machines can reach.
+    /// The addresses for clients that other machines can reach.
     pub fn exposed(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.listen.iter().copied().filter(|address| !address.ip().is_loopback())
     }

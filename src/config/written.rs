@@ -3,6 +3,7 @@
 //! Each group exists twice: whole, as the compiled-in default has to be, and as a part, as any other file may be.
 //! Bounds and combinations are not judged here but in `used`.
 
+use super::secret::Secret;
 use serde::Deserialize;
 
 /// Declares a group (all fields present) and its part (any may be absent); `with` lays a part over the whole.
@@ -38,9 +39,45 @@ group!("cluster" Cluster ClusterPart {
     num_shards: u64,
     copies: u64,
     copies_min: u64,
+    spread: Spread,
+    nodes: Vec<ListedNode>,
+    seeds: Vec<String>,
+    secret: Secret,
+    claim_ms: u64,
 } {
+    dns: Dns DnsPart,
     limits: Limits LimitsPart,
 });
+
+/// A node of `cluster.nodes`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename = "node")]
+pub struct ListedNode {
+    pub name: String,
+    pub address: String,
+    #[serde(default = "both")]
+    pub role: Role,
+    /// None: what the default configuration has in `node.region`.
+    #[serde(default)]
+    pub region: Option<String>,
+    #[serde(default)]
+    pub zone: String,
+    #[serde(default = "auto")]
+    pub shards: Shards,
+}
+
+fn both() -> Role {
+    Role::Both
+}
+
+fn auto() -> Shards {
+    Shards::Auto(Auto::Auto)
+}
+
+group!("dns" Dns DnsPart {
+    core: String,
+    server: Address,
+} {});
 
 group!("limits" Limits LimitsPart {
     body_bytes_max: u64,
@@ -57,7 +94,9 @@ group!("limits" Limits LimitsPart {
 group!("node" Node NodePart {
     name: String,
     region: String,
+    zone: String,
     role: Role,
+    shards: Shards,
     listen: Vec<String>,
     transports: Vec<Transport>,
     insecure: bool,
@@ -75,9 +114,26 @@ group!("node" Node NodePart {
     log: String,
     log_format: LogFormat,
 } {
+    link: Link LinkPart,
+    gossip: Gossip GossipPart,
     edge: Edge EdgePart,
     core: Core CorePart,
 });
+
+group!("link" Link LinkPart {
+    listen: Address,
+    advertise: Address,
+    silent_ms: u64,
+    idle_ms: u64,
+    out_bytes_max: u64,
+    retry_ms_max: u64,
+    links_max: u64,
+} {});
+
+group!("gossip" Gossip GossipPart {
+    listen: Address,
+    advertise: Address,
+} {});
 
 group!("edge" Edge EdgePart {
     hello_ms_max: u64,
@@ -133,6 +189,21 @@ pub enum Path {
     Is(String),
 }
 
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "expected Auto or an address in quotes")]
+pub enum Address {
+    Auto(Auto),
+    Is(String),
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "expected Auto, a number, or numbers and ranges in quotes such as \"0-9,20\"")]
+pub enum Shards {
+    Auto(Auto),
+    Is(u64),
+    Are(String),
+}
+
 /// Declares a choice by its words, of which `today` are supported and `later` are only known by name.
 macro_rules! choice {
     ($field:literal $name:ident today { $($today:ident $today_word:literal,)* } later { $($later:ident $later_word:literal,)* }) => {
@@ -157,10 +228,11 @@ macro_rules! choice {
     };
 }
 
-choice!("discovery" Discovery today { Static "static", } later {
-    Gossip "gossip", Dns "dns", Consul "consul", Etcd "etcd",
+choice!("discovery" Discovery today { Static "static", Gossip "gossip", Dns "dns", } later {
+    Consul "consul", Etcd "etcd",
 });
-choice!("role" Role today { Both "both", } later { Edge "edge", Core "core", });
+choice!("spread" Spread today { Node "node", Zone "zone", Region "region", } later {});
+choice!("role" Role today { Edge "edge", Core "core", Both "both", } later {});
 choice!("transport" Transport today { Tcp "tcp", } later {
     Tls "tls", WebSocket "websocket", Quic "quic",
 });

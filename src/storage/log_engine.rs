@@ -42,7 +42,7 @@ pub struct LogEngine {
     write: Option<(u32, u32, Vec<u8>)>,
     actions: Vec<LogAction>,
     events: Vec<StorageEvent>,
-    recovered: Option<bool>,
+    recovered: bool,
     now_ms: u64,
     tick_ms: u64,
     is_closed: bool,
@@ -87,7 +87,7 @@ impl LogEngine {
             write: None,
             actions: Vec::new(),
             events: Vec::new(),
-            recovered: None,
+            recovered: false,
             now_ms: 0,
             tick_ms: 0,
             is_closed: false,
@@ -137,8 +137,8 @@ impl LogEngine {
     }
 
     /// See [`super::Engine::take_recovered`].
-    pub fn take_recovered(&mut self) -> Option<bool> {
-        self.recovered.take()
+    pub fn take_recovered(&mut self) -> bool {
+        std::mem::take(&mut self.recovered)
     }
 
     /// See [`super::Engine::close`].
@@ -200,13 +200,13 @@ impl LogEngine {
                 // There may be another one already, whose ring was this turn's.
                 self.asked.bell.ring();
             }
-            Ok(Scanned::Done { log, has_complete }) => self.become_open(log, has_complete),
+            Ok(Scanned::Done(log)) => self.become_open(log),
             Err(_) => {}
         }
     }
 
-    fn become_open(&mut self, log: Box<Log>, has_complete: bool) {
-        self.recovered = Some(has_complete);
+    fn become_open(&mut self, log: Box<Log>) {
+        self.recovered = true;
         let before = std::mem::replace(&mut self.state, State::Open(log));
         let State::Recovering { waiting, is_closing, .. } = before else { return };
         waiting.into_iter().for_each(|request| self.request(request));

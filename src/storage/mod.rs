@@ -49,8 +49,8 @@ impl Engine {
         }
     }
 
-    /// Once, after the last `Recovered` event was taken: whether the log carries its `complete` mark.
-    pub fn take_recovered(&mut self) -> Option<bool> {
+    /// True once, after the last `Recovered` event was taken.
+    pub fn take_recovered(&mut self) -> bool {
         match self {
             Engine::Log(log) => log.take_recovered(),
         }

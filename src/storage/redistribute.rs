@@ -1,9 +1,9 @@
 //! Another number of executors: writes all logs anew, each record to the log of its user's new home.
 //!
 //! A user's records are all in one old log, and are copied in their order; entries that a later tombstone kills are left
-//! out. The new logs are complete only if all old ones were (delivery rule 14).
+//! out. The new logs have the marks that all old ones had (delivery rule 14).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use iris_shards::id::{Key, UserId};
 use iris_shards::log::{Log, LogAction, LogConfig, LogEvent, Recovery};
 use iris_shards::slot::slot_of;
-use iris_shards::storage::{Record, StorageEvent, StorageRequest};
+use iris_shards::storage::{Mark, Record, StorageEvent, StorageRequest};
 
 use super::StorageError;
 use super::data_dir::{Manifest, generation_dir, log_dir, make_logs, write_manifest};
@@ -25,6 +25,9 @@ type Files = Vec<(u32, Mapped)>;
 
 /// Where a tombstone is in its log, by what it kills.
 type Dead = HashMap<(UserId, Key), usize>;
+
+/// The last mark of each shard, by ring and shard.
+type Marks = BTreeMap<(u32, u32), Mark>;
 
 /// Makes the next generation and switches to it. Before the switch the old one is whole, and after it the new one.
 pub(super) fn redistribute(
@@ -45,31 +48,40 @@ pub(super) fn redistribute(
     for executor in 0..executors {
         writers.push(Writer::new(log_dir(&generation, executor), config)?);
     }
-    let mut is_complete = true;
+    let mut marks: Option<Marks> = None;
     for executor in 0..old.executors {
         let from = log_dir(&generation_dir(dir, old.generation), executor);
-        is_complete &= copy(&from, config, &mut writers).map_err(no_space)?;
+        let its = copy(&from, config, &mut writers).map_err(no_space)?;
+        // A shard is marked if every log says the same of it: its slots are spread over all of them.
+        marks = Some(match marks {
+            Some(so_far) => so_far.into_iter().filter(|(of, mark)| its.get(of) == Some(mark)).collect(),
+            None => its,
+        });
     }
     for writer in writers {
-        writer.finish(is_complete).map_err(no_space)?;
+        writer.finish(marks.iter().flat_map(Marks::values)).map_err(no_space)?;
     }
     write_manifest(dir, &new)?;
     Ok(new)
 }
 
-/// Copies one log; whether it was complete.
-fn copy(dir: &Path, config: &LogConfig, writers: &mut [Writer]) -> Result<bool, WriteError> {
+/// Copies one log; which shards it has marks of.
+fn copy(dir: &Path, config: &LogConfig, writers: &mut [Writer]) -> Result<Marks, WriteError> {
     let files = scan::map_all(dir)?;
     let dead = find_dead(&files, config);
     let mut recovery = Recovery::new(config, borrow(&files));
     let (mut events, mut damage, mut at, mut more) = (Vec::new(), Vec::new(), 0, true);
+    let mut marks = Marks::new();
     while more {
         more = recovery.step(BATCH, &mut events, &mut damage);
         damage.drain(..).for_each(|damage| scan::report(dir, damage));
         for event in events.drain(..) {
             at += 1;
             let StorageEvent::Recovered { record, place, .. } = event else { continue };
-            let (Record::Entry(_) | Record::Tombstone { .. }) = record else { continue };
+            if let Record::Complete(mark) = record {
+                marks.insert((mark.num_shards, mark.shard), mark);
+                continue;
+            }
             let is_live = is_live(&record, at, &dead);
             if let Some(record) = is_live.then(|| recovery.record(place)).flatten() {
                 home(&record, writers).append(record)?;
@@ -79,7 +91,7 @@ fn copy(dir: &Path, config: &LogConfig, writers: &mut [Writer]) -> Result<bool, 
             writer.handle(LogEvent::TurnEnded)?;
         }
     }
-    Ok(recovery.finish().has_complete)
+    Ok(marks)
 }
 
 fn borrow(files: &Files) -> Vec<(u32, &Mapped)> {
@@ -90,7 +102,7 @@ fn home<'a>(record: &Record, writers: &'a mut [Writer]) -> &'a mut Writer {
     let executor = match record {
         Record::Entry(entry) => slot_of(entry.user.as_bytes()).home(writers.len() as u16),
         Record::Tombstone { user, .. } => slot_of(user.as_bytes()).home(writers.len() as u16),
-        Record::Complete => slot_of(b"").home(writers.len() as u16),
+        Record::Complete(_) => unreachable!("marks are written to every log"),
     };
     &mut writers[usize::from(executor.0)]
 }
@@ -114,7 +126,7 @@ fn find_dead(files: &Files, config: &LogConfig) -> Dead {
 fn is_live(record: &Record, at: usize, dead: &Dead) -> bool {
     match record {
         Record::Entry(entry) => dead.get(&(entry.user.clone(), entry.key.clone())).is_none_or(|&killed| killed < at),
-        Record::Tombstone { .. } | Record::Complete => true,
+        Record::Tombstone { .. } | Record::Complete(_) => true,
     }
 }
 
@@ -149,9 +161,9 @@ impl Writer {
         self.handle(LogEvent::Request(StorageRequest::Append(record)))
     }
 
-    fn finish(mut self, is_complete: bool) -> Result<(), WriteError> {
-        if is_complete {
-            self.append(Record::Complete)?;
+    fn finish<'a>(mut self, marks: impl Iterator<Item = &'a Mark>) -> Result<(), WriteError> {
+        for mark in marks {
+            self.append(Record::Complete(mark.clone()))?;
         }
         self.handle(LogEvent::Close)?;
         assert!(self.is_closed, "a blocking log does not close");

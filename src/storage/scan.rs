@@ -16,7 +16,7 @@ const BATCH: usize = 1024;
 /// What the scan sends.
 pub(super) enum Scanned {
     Events(Vec<StorageEvent>),
-    Done { log: Box<Log>, has_complete: bool },
+    Done(Box<Log>),
 }
 
 /// Starts the scan.
@@ -39,9 +39,8 @@ fn scan(dir: &Path, config: &LogConfig, to: &Sender<Scanned>, bell: &Bell) -> Re
         bell.ring();
     })?;
     settle(dir, &recovered)?;
-    let has_complete = recovered.has_complete;
     let log = Box::new(Log::new(config.clone(), recovered)?);
-    let _ = to.send(Scanned::Done { log, has_complete });
+    let _ = to.send(Scanned::Done(log));
     bell.ring();
     Ok(())
 }

@@ -106,7 +106,7 @@ fn measure_append_and_recovery() {
         let mut log = Engine::Log(LogEngine::open(dir.take_seats().remove(0), &bell).unwrap());
         let mut events = Vec::new();
         let mut found = 0;
-        while log.take_recovered().is_none() {
+        while !log.take_recovered() {
             log.take_events(&mut events);
             found += events.len();
             if events.is_empty() {

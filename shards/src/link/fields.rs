@@ -145,8 +145,9 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    pub(super) fn user(&mut self, bytes: usize, field: &'static str) -> Result<UserId, LinkError> {
-        let text = self.bytes(bytes, field)?;
+    pub(super) fn user(&mut self, field: &'static str) -> Result<UserId, LinkError> {
+        let bytes = self.u8(field)?;
+        let text = self.bytes(bytes.into(), field)?;
         UserId::parse(text).map_err(|why| LinkError::BadUser { frame: self.frame, field, why })
     }
 
@@ -161,10 +162,10 @@ impl<'a> Reader<'a> {
         text.map(String::from).ok_or(LinkError::BadText { frame: self.frame, field })
     }
 
-    /// The message whose names and body are what is left. Sizes and times were read before.
+    /// The message whose sender and body are what is left.
     #[inline]
-    pub(super) fn message(mut self, sender_bytes: u8, id: MessageId, sent_at: u64) -> Result<Message, LinkError> {
-        let sender = self.user(sender_bytes.into(), "sender")?;
+    pub(super) fn message(mut self, id: MessageId, sent_at: u64) -> Result<Message, LinkError> {
+        let sender = self.user("sender")?;
         Ok(Message { key: Key { id, sender }, sent_at, body: Arc::from(self.rest) })
     }
 
@@ -256,10 +257,10 @@ impl<const N: usize> Block<N> {
         self.login(address.login).u32(address.pair.0).u64(address.sequence.0)
     }
 
-    /// The length of a name that follows the fixed part. A user id has 255 bytes at most.
+    /// The length of the name that follows the block.
     #[inline]
     pub(super) fn user_bytes(&mut self, user: &UserId) -> &mut Self {
-        self.u8(user.as_bytes().len() as u8)
+        self.put(user_bytes(user))
     }
 
     /// Fills in the length of a frame of that many bytes, header included.
@@ -289,6 +290,12 @@ impl<const N: usize> Block<N> {
         self.length(bytes).append(out);
         behind.iter().for_each(|part| out.extend_from_slice(part));
     }
+}
+
+/// The length in front of a name. A user id has 255 bytes at most.
+#[inline]
+pub(super) fn user_bytes(user: &UserId) -> [u8; 1] {
+    [user.as_bytes().len() as u8]
 }
 
 /// Appends the fields of one frame in order; [`Writer::end`] fills in the length.

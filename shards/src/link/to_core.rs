@@ -1,7 +1,7 @@
 //! Frames to a core half: from edges, from the cores of other replicas, and to every executor (`docs/peer-protocol.md`,
-//! section 5). Each starts with fields of known size, lengths of names among them; then come the names, then the body.
+//! section 5). Each starts with its slot and other fields of known size; then come names, then the body.
 
-use super::fields::{ADDRESS_BYTES, Block, HEAD_BYTES, ID_BYTES, LOGIN_BYTES, Reader, length32};
+use super::fields::{ADDRESS_BYTES, Block, HEAD_BYTES, ID_BYTES, LOGIN_BYTES, Reader, length32, user_bytes};
 use super::{LinkError, Parcel, RUN_BYTES_MAX, kind};
 use crate::frame::HEADER_BYTES;
 use crate::id::{Key, Login, ReturnAddress, Slot, UserId};
@@ -11,7 +11,7 @@ use crate::peer::{Asker, FromReplica, Message, ToCore, ToCores};
 const SLOT_HEAD_BYTES: usize = HEAD_BYTES + 4;
 /// Where the count of keys stands in an ACK: behind the slot.
 const ACK_COUNT_AT: usize = SLOT_HEAD_BYTES;
-/// Length of the sender's name and number of ids, in front of each group of an ACK.
+/// Length of the sender's name and number of ids, besides the name and the ids themselves, in each group of an ACK.
 const GROUP_BYTES: usize = 1 + 2;
 
 /// One match of everything there is, so that a new message is not forgotten here.
@@ -57,14 +57,13 @@ pub(super) fn encode_core(slot: Slot, message: &ToCore, out: &mut Vec<u8>) {
 #[inline]
 fn encode_append((slot, user): (Slot, &UserId), message: &Message, origin: ReturnAddress, out: &mut Vec<u8>) {
     let sender = &message.key.sender;
-    Block::<{ SLOT_HEAD_BYTES + ADDRESS_BYTES + ID_BYTES + 8 + 2 }>::head(kind::APPEND)
+    Block::<{ SLOT_HEAD_BYTES + ADDRESS_BYTES + ID_BYTES + 8 + 1 }>::head(kind::APPEND)
         .u32(slot.0)
         .address(origin)
         .id(message.key.id)
         .u64(message.sent_at)
         .user_bytes(user)
-        .user_bytes(sender)
-        .frame(out, [user.as_bytes(), sender.as_bytes(), &message.body]);
+        .frame(out, [user.as_bytes(), &user_bytes(sender), sender.as_bytes(), &message.body]);
 }
 
 /// What concerns one session of a user.
@@ -80,31 +79,28 @@ fn encode_replica(slot: Slot, message: &FromReplica, out: &mut Vec<u8>) {
     match message {
         FromReplica::Entry { user, message, flushed } => {
             let sender = &message.key.sender;
-            Block::<{ SLOT_HEAD_BYTES + ID_BYTES + 8 + 1 + 2 }>::head(kind::ENTRY)
+            Block::<{ SLOT_HEAD_BYTES + ID_BYTES + 8 + 1 + 1 }>::head(kind::ENTRY)
                 .u32(slot.0)
                 .id(message.key.id)
                 .u64(message.sent_at)
                 .u8((*flushed).into())
                 .user_bytes(user)
-                .user_bytes(sender)
-                .frame(out, [user.as_bytes(), sender.as_bytes(), &message.body]);
+                .frame(out, [user.as_bytes(), &user_bytes(sender), sender.as_bytes(), &message.body]);
         }
         FromReplica::Flushed { user, key } => {
-            Block::<{ SLOT_HEAD_BYTES + ID_BYTES + 2 }>::head(kind::FLUSHED)
+            Block::<{ SLOT_HEAD_BYTES + ID_BYTES + 1 }>::head(kind::FLUSHED)
                 .u32(slot.0)
                 .id(key.id)
                 .user_bytes(user)
-                .user_bytes(&key.sender)
-                .frame(out, [user.as_bytes(), key.sender.as_bytes()]);
+                .frame(out, [user.as_bytes(), &user_bytes(&key.sender), key.sender.as_bytes()]);
         }
         FromReplica::Tombstone { user, key, taken_at } => {
-            Block::<{ SLOT_HEAD_BYTES + ID_BYTES + 8 + 2 }>::head(kind::TOMBSTONE)
+            Block::<{ SLOT_HEAD_BYTES + ID_BYTES + 8 + 1 }>::head(kind::TOMBSTONE)
                 .u32(slot.0)
                 .id(key.id)
                 .u64(*taken_at)
                 .user_bytes(user)
-                .user_bytes(&key.sender)
-                .frame(out, [user.as_bytes(), key.sender.as_bytes()]);
+                .frame(out, [user.as_bytes(), &user_bytes(&key.sender), key.sender.as_bytes()]);
         }
         FromReplica::Digest { slot: same, digest } => {
             assert_eq!(slot, *same, "slot of a digest");
@@ -150,8 +146,9 @@ fn encode_group(keys: &[Key], room: usize, out: &mut Vec<u8>) -> Option<usize> {
         return None;
     }
     out.reserve(fixed + count * ID_BYTES);
-    Block::<GROUP_BYTES>::new().user_bytes(sender).u16(count as u16).append(out);
+    out.extend_from_slice(&user_bytes(sender));
     out.extend_from_slice(sender.as_bytes());
+    out.extend_from_slice(&(count as u16).to_be_bytes());
     keys[..count].iter().for_each(|key| out.extend_from_slice(&key.id.bytes()));
     Some(count)
 }
@@ -189,16 +186,14 @@ fn decode_append(payload: &[u8]) -> Result<Parcel, LinkError> {
     let mut reader = Reader::new("APPEND", payload);
     let (slot, origin) = (reader.slot()?, reader.address("origin")?);
     let (id, sent_at) = (reader.id("id")?, reader.u64("sent_at")?);
-    let (user, sender) = (reader.u8("user")?, reader.u8("sender")?);
-    let user = reader.user(user.into(), "user")?;
-    let message = reader.message(sender, id, sent_at)?;
+    let user = reader.user("user")?;
+    let message = reader.message(id, sent_at)?;
     Ok(Parcel::Core { slot, message: ToCore::Append { user, message, origin } })
 }
 
 fn decode_ack(payload: &[u8]) -> Result<Parcel, LinkError> {
     let mut reader = Reader::new("ACK", payload);
-    let (slot, count, user) = (reader.slot()?, reader.u16("keys")?, reader.u8("user")?);
-    let user = reader.user(user.into(), "user")?;
+    let (slot, count, user) = (reader.slot()?, reader.u16("keys")?, reader.user("user")?);
     let mut left = usize::from(count);
     if left == 0 {
         return Err(reader.bad("keys", 0));
@@ -208,12 +203,11 @@ fn decode_ack(payload: &[u8]) -> Result<Parcel, LinkError> {
     }
     let mut keys = Vec::with_capacity(left);
     while left > 0 {
-        let (sender, ids) = (reader.u8("sender")?, reader.u16("ids")?);
+        let (sender, ids) = (reader.user("sender")?, reader.u16("ids")?);
         let count = usize::from(ids);
         if count == 0 || count > left {
             return Err(reader.bad("ids", ids.into()));
         }
-        let sender = reader.user(sender.into(), "sender")?;
         for _ in 1..count {
             keys.push(Key { id: reader.id("id")?, sender: sender.clone() });
         }
@@ -249,10 +243,9 @@ fn decode_rare(kind: u8, payload: &[u8]) -> Result<Parcel, LinkError> {
     }
 }
 
-/// The last field of many frames: a name with its length.
+/// The last field of many frames.
 fn last_user(mut reader: Reader<'_>) -> Result<UserId, LinkError> {
-    let bytes = reader.u8("user")?;
-    let user = reader.user(bytes.into(), "user")?;
+    let user = reader.user("user")?;
     reader.end().map(|()| user)
 }
 
@@ -311,16 +304,14 @@ fn decode_entry(payload: &[u8]) -> Result<(Slot, FromReplica), LinkError> {
     let mut reader = Reader::new("ENTRY", payload);
     let (slot, id, sent_at) = (reader.slot()?, reader.id("id")?, reader.u64("sent_at")?);
     let flushed = reader.flag("flushed")?;
-    let (user, sender) = (reader.u8("user")?, reader.u8("sender")?);
-    let user = reader.user(user.into(), "user")?;
-    let message = reader.message(sender, id, sent_at)?;
+    let user = reader.user("user")?;
+    let message = reader.message(id, sent_at)?;
     Ok((slot, FromReplica::Entry { user, message, flushed }))
 }
 
-/// The last fields of frames about an entry: recipient and sender, their lengths in front.
+/// The last fields of frames about an entry: recipient and sender.
 fn last_names(mut reader: Reader<'_>) -> Result<(UserId, UserId), LinkError> {
-    let (user, sender) = (reader.u8("user")?, reader.u8("sender")?);
-    let names = (reader.user(user.into(), "user")?, reader.user(sender.into(), "sender")?);
+    let names = (reader.user("user")?, reader.user("sender")?);
     reader.end().map(|()| names)
 }
 

@@ -205,8 +205,7 @@ fn decode_direct(payload: &[u8], own: NodeId) -> Result<(ExecutorId, ToEdge), Li
     let mut reader = Reader::new("DIRECT", payload);
     let (executor, to, origin) = (reader.executor("executor")?, reader.grant("to")?, reader.address("origin")?);
     reader.own(to.login, own)?;
-    let (count, sender) = (reader.u16("messages")?, reader.u8("sender")?);
-    let sender = reader.user(sender.into(), "sender")?;
+    let (count, sender) = (reader.u16("messages")?, reader.user("sender")?);
     if count == 0 {
         return Err(reader.bad("messages", 0));
     }
@@ -235,8 +234,8 @@ fn decode_deliver(payload: &[u8], own: NodeId) -> Result<(ExecutorId, ToEdge), L
     let (executor, to) = (reader.executor("executor")?, reader.login("to")?);
     reader.own(to, own)?;
     let (core, drain) = (reader.node("core")?, reader.u32("drain")?);
-    let (id, sent_at, sender) = (reader.id("id")?, reader.u64("sent_at")?, reader.u8("sender")?);
-    let message = reader.message(sender, id, sent_at)?;
+    let (id, sent_at) = (reader.id("id")?, reader.u64("sent_at")?);
+    let message = reader.message(id, sent_at)?;
     Ok((executor, ToEdge::Deliver { to, core, drain, message }))
 }
 
@@ -294,7 +293,6 @@ fn decode_presence(payload: &[u8], own: NodeId) -> Result<(ExecutorId, ToEdge), 
         (STATE_ONLINE | STATE_UNKNOWN, last_seen) => return Err(reader.bad("last_seen", last_seen)),
         (state, _) => return Err(reader.bad("state", state.into())),
     };
-    let bytes = reader.u8("user")?;
-    let user = reader.user(bytes.into(), "user")?;
+    let user = reader.user("user")?;
     reader.end().map(|()| (executor, ToEdge::Presence { to, user, state }))
 }

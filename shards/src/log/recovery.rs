@@ -20,7 +20,6 @@ pub struct Recovery<S> {
     segment: Segment,
     segments: Segments,
     names: Names,
-    has_complete: bool,
     cut: Option<Cut>,
 }
 
@@ -33,8 +32,6 @@ pub struct Recovered {
     pub truncate: Option<(u32, u32)>,
     /// The last segment, which has to be synced: a crash of the process alone leaves records that no sync has seen.
     pub sync: Option<u32>,
-    /// Whether a `Complete` record was found.
-    pub has_complete: bool,
     pub(crate) segments: Segments,
 }
 
@@ -57,7 +54,6 @@ impl<S: AsRef<[u8]>> Recovery<S> {
             segment: Segment::default(),
             segments: Segments::starting_at(first),
             names: Names::default(),
-            has_complete: false,
             cut: None,
         }
     }
@@ -103,16 +99,15 @@ impl<S: AsRef<[u8]>> Recovery<S> {
             }
         }
         let sync = self.segments.next().checked_sub(1).filter(|_| self.segments.len() > 0);
-        Recovered { remove, truncate, sync, has_complete: self.has_complete, segments: self.segments }
+        Recovered { remove, truncate, sync, segments: self.segments }
     }
 
     fn on_record(&mut self, bytes: usize, event: Option<StorageEvent>, out: &mut Vec<StorageEvent>) {
         self.offset += bytes;
         self.segment.used = self.offset as u32;
         let Some(event) = event else { return };
-        if let StorageEvent::Recovered { record, place, .. } = &event {
+        if let StorageEvent::Recovered { place, .. } = &event {
             self.segment.on_record(*place);
-            self.has_complete |= *record == Record::Complete;
         }
         out.push(event);
     }
@@ -233,7 +228,7 @@ impl Names {
                 let key = Key { id, sender: shared(&mut self.sender, sender)? };
                 (Record::Tombstone { user, key, taken_at, kills: None }, 0)
             }
-            Content::Complete => (Record::Complete, 0),
+            Content::Complete(mark) => (Record::Complete(mark.to_mark()), 0),
             Content::Commit(_) => return None,
         };
         Some(StorageEvent::Recovered { record, body_bytes, place })
@@ -254,7 +249,7 @@ fn shared(last: &mut Option<UserId>, name: &[u8]) -> Option<UserId> {
 pub fn to_record(content: &Content<'_>) -> Option<Record> {
     let (user, sender, id) = match *content {
         Content::Entry { user, sender, id, .. } | Content::Tombstone { user, sender, id, .. } => (user, sender, id),
-        Content::Complete => return Some(Record::Complete),
+        Content::Complete(mark) => return Some(Record::Complete(mark.to_mark())),
         Content::Commit(_) => return None,
     };
     let user = UserId::parse(user).ok()?;
@@ -262,6 +257,6 @@ pub fn to_record(content: &Content<'_>) -> Option<Record> {
     Some(match *content {
         Content::Entry { sent_at, body, .. } => Record::Entry(Entry { user, key, sent_at, body: body.into() }),
         Content::Tombstone { taken_at, .. } => Record::Tombstone { user, key, taken_at, kills: None },
-        Content::Complete | Content::Commit(_) => return None,
+        Content::Complete(_) | Content::Commit(_) => return None,
     })
 }

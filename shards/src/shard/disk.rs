@@ -388,7 +388,7 @@ impl Shard {
         let (user, name) = match &record {
             Record::Entry(entry) => (&entry.user, &entry.key),
             Record::Tombstone { user, key, .. } => (user, key),
-            Record::Complete => {
+            Record::Complete(_) => {
                 let under_way =
                     |pending: &Pending| matches!(pending, Pending::Complete { relocates } if *relocates == Some(place));
                 if !self.pending.iter().any(under_way) {
@@ -413,7 +413,7 @@ impl Shard {
                 }
                 _ => trim(turn, place),
             },
-            Record::Complete => {}
+            Record::Complete(_) => {}
         }
     }
 
@@ -448,7 +448,7 @@ impl Shard {
         match record {
             Record::Entry(entry) => self.recover_entry(turn, mailboxes, entry, (body_bytes, place)),
             Record::Tombstone { user, key, .. } => self.recover_tombstone(turn, mailboxes, &user, &key, place),
-            Record::Complete => {}
+            Record::Complete(_) => self.complete = true,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::peer::FromReplica;
 use crate::peer::{Message, Peer, ToCores};
 use crate::replica::InStep;
 use crate::slot::{slot_of, stable_hash};
-use crate::storage::{Place, Record, StorageRequest};
+use crate::storage::{Mark, Place, Record, StorageRequest};
 use crate::tombstone::Kept;
 
 /// SYNCs that this side answers: what goes to another replica for one slot, in order, as far as it is not sent.
@@ -96,8 +96,8 @@ impl Shard {
     }
 
     /// Recovery is over. With one replica every log is complete.
-    pub fn on_recovered_all(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, complete: bool) {
-        if complete || self.peers.is_empty() {
+    pub fn on_recovered_all(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
+        if self.complete || self.peers.is_empty() {
             self.complete = true;
             self.pump_all(turn, mailboxes);
         }
@@ -178,6 +178,7 @@ impl Shard {
                     peer.on_digest(slot, digest);
                 }
             }
+            FromReplica::Offered { .. } | FromReplica::Compared { .. } => {}
             FromReplica::Want { slot } => {
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.set_short(slot, false);
@@ -431,7 +432,7 @@ impl Shard {
     /// The mark; a copy of it where it is to leave a place.
     pub(super) fn append_complete(&mut self, turn: &mut Turn<'_>, relocates: Option<Place>) {
         self.pending.push_back(Pending::Complete { relocates });
-        turn.out.push(Action::Storage(StorageRequest::Append(Record::Complete)));
+        turn.out.push(Action::Storage(StorageRequest::Append(Record::Complete(Mark::default()))));
     }
 
     /// The mark is on disk.

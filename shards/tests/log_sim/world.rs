@@ -229,7 +229,7 @@ impl World {
                 }
             }
             // The model forgets a tombstone rather than move it: nothing dead may come back all the same.
-            Record::Tombstone { .. } | Record::Complete => self.trim(place),
+            Record::Tombstone { .. } | Record::Complete(_) => self.trim(place),
         }
     }
 
@@ -384,7 +384,7 @@ impl World {
                     trims.extend(found.remove(&number(&key)));
                     trims.extend(tombs.insert(number(&key), place));
                 }
-                Record::Complete => panic!("nobody wrote this"),
+                Record::Complete(_) => panic!("nobody wrote this"),
             }
         }
         trims.into_iter().for_each(|place| self.trim(place));

@@ -58,8 +58,8 @@ impl Engine {
         }
     }
 
-    /// What a recovery finds, and whether the mark is there.
-    pub fn recover(&mut self) -> (Vec<StorageEvent>, bool) {
+    /// What a recovery finds.
+    pub fn recover(&mut self) -> Vec<StorageEvent> {
         match self {
             Engine::Model(model) => model.recover(),
             Engine::Log(log) => log.recover(),

@@ -59,8 +59,8 @@ impl Files {
         self.live.values().copied().collect()
     }
 
-    /// Reads everything; the log that goes on from there, what it found, and whether the mark is there.
-    fn recover(&mut self) -> (Log, Vec<StorageEvent>, bool) {
+    /// Reads everything; the log that goes on from there, and what it found.
+    fn recover(&mut self) -> (Log, Vec<StorageEvent>) {
         let (mut events, mut damage) = (Vec::new(), Vec::new());
         let mut recovery = Recovery::new(&self.config, self.disk.files());
         while recovery.step(events.len() + 7, &mut events, &mut damage) {}
@@ -68,7 +68,6 @@ impl Files {
         let is_torn = |damage: &Damage| matches!(damage, Damage::Torn { .. });
         assert!(damage.iter().all(is_torn), "{damage:?} on a disk without damage");
         self.disk.settle(&recovered);
-        let complete = recovered.has_complete;
         self.live.clear();
         for event in &events {
             if let StorageEvent::Recovered { record: Record::Entry(entry), place, .. } = event {
@@ -76,13 +75,13 @@ impl Files {
             }
         }
         let log = Log::new(self.config.clone(), recovered).expect("the bounds fit together");
-        (log, events, complete)
+        (log, events)
     }
 }
 
 impl Logged {
     pub fn new(mut files: Files, flush_us: (u64, u64)) -> Self {
-        let (log, _, _) = files.recover();
+        let (log, _) = files.recover();
         Logged {
             files,
             log,
@@ -103,10 +102,10 @@ impl Logged {
         self.files
     }
 
-    pub fn recover(&mut self) -> (Vec<StorageEvent>, bool) {
-        let (log, events, complete) = self.files.recover();
+    pub fn recover(&mut self) -> Vec<StorageEvent> {
+        let (log, events) = self.files.recover();
         self.log = log;
-        (events, complete)
+        events
     }
 
     fn handle(&mut self, now_us: u64, event: LogEvent<'_>, rng: &mut Rng) {

@@ -75,13 +75,10 @@ impl Model {
         self.platter
     }
 
-    /// What a recovery finds, and whether the mark is there. What was trimmed before is found again.
-    pub fn recover(&mut self) -> (Vec<StorageEvent>, bool) {
+    /// What a recovery finds. What was trimmed before is found again.
+    pub fn recover(&mut self) -> Vec<StorageEvent> {
         self.platter.kept.values_mut().for_each(|kept| kept.trimmed = false);
-        let complete = self.platter.kept.values().any(|kept| kept.record == Record::Complete);
-        let found = self.platter.kept.iter().filter(|(_, kept)| kept.record != Record::Complete);
-        let events = found.map(|(&place, kept)| recovered(&kept.record, Place(place))).collect();
-        (events, complete)
+        self.platter.kept.iter().map(|(&place, kept)| recovered(&kept.record, Place(place))).collect()
     }
 
     /// Performs a request. Returns the record that was given up by a trim, for the checkers.
@@ -91,7 +88,7 @@ impl Model {
                 // Until a failure was heard nothing behind it is kept: a younger entry must not be there without an older.
                 let failed = match record {
                     Record::Entry(_) => self.full || self.unheard > 0,
-                    Record::Complete => self.unheard > 0,
+                    Record::Complete(_) => self.unheard > 0,
                     Record::Tombstone { .. } => false,
                 };
                 self.unheard += usize::from(failed);
@@ -215,7 +212,7 @@ impl Platter {
                     Record::Tombstone { kills: Some(place), .. } => {
                         self.kept.contains_key(&place.0) && !range.contains(&place.0)
                     }
-                    Record::Complete => true,
+                    Record::Complete(_) => true,
                     _ => false,
                 };
                 kept.trimmed && !kills

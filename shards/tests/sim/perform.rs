@@ -20,6 +20,7 @@ impl World {
     pub fn perform(&mut self, node: usize, executor: usize, action: Action) {
         match action {
             Action::Peer(peer) => self.route((node, executor), peer),
+            Action::Connect { .. } => {}
             Action::Storage(request) => self.request((node, executor), request),
             Action::Lost { user, id } => {
                 let verdict = ensure(false, "acknowledged", || format!("{id} of {user} was lost on disk"));
@@ -163,7 +164,7 @@ impl World {
                     return;
                 }
                 for executor in 0..self.plan.nodes[node].executors as usize {
-                    self.send(from, (node, executor), Parcel::Cores(message));
+                    self.send(from, (node, executor), Parcel::Cores(message.clone()));
                 }
             }
             Peer::Edge { at, message } => {

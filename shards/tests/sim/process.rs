@@ -361,11 +361,11 @@ impl World {
             self.processes[node].executors.push(this);
         }
         for executor in 0..count {
-            let (found, complete) = self.processes[node].executors[executor].engine.recover();
+            let found = self.processes[node].executors[executor].engine.recover();
             for event in found {
                 self.tell_core(node, executor, CoreEvent::Storage(event));
             }
-            self.tell_core(node, executor, CoreEvent::Recovered { complete });
+            self.tell_core(node, executor, CoreEvent::Recovered);
             let full = self.processes[node].is_full;
             self.processes[node].executors[executor].engine.set_full(full);
             self.end_turn(node, executor);
@@ -380,6 +380,7 @@ impl World {
         let edge = EdgeConfig {
             node: NodeId(node as u32),
             executor: id,
+            is_core: self.plan.nodes[node].core,
             limits: self.plan.edge.clone(),
             placement: Arc::clone(&placement),
             seed: (self.processes[node].starts << 8) | node as u64,

@@ -1,40 +1,37 @@
-//! Properties of the peer codec: every message of [`iris_shards::peer`] survives the link, cut, damaged or made up.
+//! Frames of every kind, made by chance.
 
-use iris_shards::frame::{Code, Decoded};
+use iris_shards::frame::Code;
 use iris_shards::id::{
     Body, ExecutorId, Grant, Key, Location, Login, MessageId, NodeId, PairId, Phase, ReturnAddress, SLOTS, Sequence,
     SessionId, Slot, UserId,
 };
-use iris_shards::link::{
-    Accept, Hello, Introduction, LinkFrame, LinkName, Parcel, Proof, Refuse, RefuseCode, decode, encode,
-    frame_bytes_max,
-};
+use iris_shards::link::{Accept, Hello, Introduction, LinkFrame, LinkName, Parcel, Proof, Refuse, RefuseCode};
 use iris_shards::peer::{Asker, FromReplica, Message, PresenceState, Refusal, ToCore, ToCores, ToEdge};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-const OWN: NodeId = NodeId(7);
-const MAX: usize = frame_bytes_max(1 << 17);
+/// Who reads.
+pub const OWN: NodeId = NodeId(7);
 
-fn user() -> impl Strategy<Value = UserId> {
+pub fn user() -> impl Strategy<Value = UserId> {
     let character = any::<char>().prop_filter("no control character", |c| !c.is_control());
     vec(character, 1..=63).prop_map(|text| UserId::parse(String::from_iter(text).as_bytes()).expect("valid"))
 }
 
-fn text(least: usize) -> impl Strategy<Value = String> {
+pub fn text(least: usize) -> impl Strategy<Value = String> {
     let character = any::<char>().prop_filter("no control character", |c| !c.is_control());
     vec(character, least..=63).prop_map(String::from_iter)
 }
 
-fn body() -> impl Strategy<Value = Body> {
+pub fn body() -> impl Strategy<Value = Body> {
     vec(any::<u8>(), 0..400).prop_map(Body::from)
 }
 
-fn id() -> impl Strategy<Value = MessageId> {
+pub fn id() -> impl Strategy<Value = MessageId> {
     any::<[u8; 16]>().prop_map(MessageId::from_bytes)
 }
 
-fn location() -> impl Strategy<Value = Location> {
+pub fn location() -> impl Strategy<Value = Location> {
     any::<(u32, u16, u32)>().prop_map(|(node, executor, session)| Location {
         node: NodeId(node),
         executor: ExecutorId(executor),
@@ -42,16 +39,16 @@ fn location() -> impl Strategy<Value = Location> {
     })
 }
 
-fn login() -> impl Strategy<Value = Login> {
+pub fn login() -> impl Strategy<Value = Login> {
     (any::<u64>(), location(), any::<u32>()).prop_map(|(stamp, at, boot)| Login { stamp, at, boot })
 }
 
 /// Of a session of the node that reads.
-fn own_login() -> impl Strategy<Value = Login> {
+pub fn own_login() -> impl Strategy<Value = Login> {
     login().prop_map(|login| Login { at: Location { node: OWN, ..login.at }, ..login })
 }
 
-fn address(login: impl Strategy<Value = Login>) -> impl Strategy<Value = ReturnAddress> {
+pub fn address(login: impl Strategy<Value = Login>) -> impl Strategy<Value = ReturnAddress> {
     (login, any::<u32>(), 0..u64::MAX / 2).prop_map(|(login, pair, sequence)| ReturnAddress {
         login,
         pair: PairId(pair),
@@ -59,24 +56,24 @@ fn address(login: impl Strategy<Value = Login>) -> impl Strategy<Value = ReturnA
     })
 }
 
-fn grant(login: impl Strategy<Value = Login>) -> impl Strategy<Value = Grant> {
+pub fn grant(login: impl Strategy<Value = Login>) -> impl Strategy<Value = Grant> {
     (login, any::<u32>()).prop_map(|(login, phase)| Grant { login, phase: Phase(phase) })
 }
 
-fn asker(login: impl Strategy<Value = Login>) -> impl Strategy<Value = Asker> {
+pub fn asker(login: impl Strategy<Value = Login>) -> impl Strategy<Value = Asker> {
     (login, any::<u32>()).prop_map(|(login, request)| Asker { login, request })
 }
 
-fn key() -> impl Strategy<Value = Key> {
+pub fn key() -> impl Strategy<Value = Key> {
     (id(), user()).prop_map(|(id, sender)| Key { id, sender })
 }
 
-fn message() -> impl Strategy<Value = Message> {
+pub fn message() -> impl Strategy<Value = Message> {
     (key(), any::<u64>(), body()).prop_map(|(key, sent_at, body)| Message { key, sent_at, body })
 }
 
 /// Of one sender.
-fn run() -> impl Strategy<Value = Vec<Message>> {
+pub fn run() -> impl Strategy<Value = Vec<Message>> {
     let rest = vec((id(), any::<u64>(), body()), 1..20);
     (user(), rest).prop_map(|(sender, rest)| {
         let message = |(id, sent_at, body)| Message { key: Key { id, sender: sender.clone() }, sent_at, body };
@@ -85,7 +82,7 @@ fn run() -> impl Strategy<Value = Vec<Message>> {
 }
 
 /// Some in a row of one sender.
-fn keys() -> impl Strategy<Value = Vec<Key>> {
+pub fn keys() -> impl Strategy<Value = Vec<Key>> {
     vec((user(), vec(id(), 1..5)), 1..5).prop_map(|groups| {
         let keys = groups.into_iter().flat_map(|(sender, ids)| {
             ids.into_iter().map(move |id| Key { id, sender: sender.clone() }).collect::<Vec<_>>()
@@ -94,15 +91,15 @@ fn keys() -> impl Strategy<Value = Vec<Key>> {
     })
 }
 
-fn slot() -> impl Strategy<Value = Slot> {
+pub fn slot() -> impl Strategy<Value = Slot> {
     (0..SLOTS).prop_map(Slot)
 }
 
-fn code() -> impl Strategy<Value = Code> {
+pub fn code() -> impl Strategy<Value = Code> {
     proptest::sample::select(Code::ALL.to_vec())
 }
 
-fn state() -> impl Strategy<Value = PresenceState> {
+pub fn state() -> impl Strategy<Value = PresenceState> {
     prop_oneof![
         any::<u64>().prop_map(|last_seen| PresenceState::Offline { last_seen }),
         Just(PresenceState::Online),
@@ -110,7 +107,7 @@ fn state() -> impl Strategy<Value = PresenceState> {
     ]
 }
 
-fn from_replica() -> impl Strategy<Value = (Slot, FromReplica)> {
+pub fn from_replica() -> impl Strategy<Value = (Slot, FromReplica)> {
     let entry = (slot(), user(), message(), any::<bool>());
     prop_oneof![
         entry.prop_map(|(slot, user, message, flushed)| (slot, FromReplica::Entry { user, message, flushed })),
@@ -124,7 +121,7 @@ fn from_replica() -> impl Strategy<Value = (Slot, FromReplica)> {
     ]
 }
 
-fn to_core() -> impl Strategy<Value = ToCore> {
+pub fn to_core() -> impl Strategy<Value = ToCore> {
     let register = (user(), login(), any::<u32>(), any::<Option<u32>>(), any::<bool>());
     prop_oneof![
         register.prop_map(|(user, login, phase, drain, again)| {
@@ -147,7 +144,7 @@ fn to_core() -> impl Strategy<Value = ToCore> {
     ]
 }
 
-fn to_cores() -> impl Strategy<Value = ToCores> {
+pub fn to_cores() -> impl Strategy<Value = ToCores> {
     let executor = || any::<u16>().prop_map(ExecutorId);
     prop_oneof![
         executor().prop_map(ToCores::Refresh),
@@ -160,7 +157,7 @@ fn to_cores() -> impl Strategy<Value = ToCores> {
     ]
 }
 
-fn to_edge() -> impl Strategy<Value = ToEdge> {
+pub fn to_edge() -> impl Strategy<Value = ToEdge> {
     let core = || any::<u32>().prop_map(NodeId);
     let to = || address(own_login());
     let sequence = || any::<u64>().prop_map(Sequence);
@@ -194,7 +191,7 @@ fn to_edge() -> impl Strategy<Value = ToEdge> {
     ]
 }
 
-fn parcel() -> impl Strategy<Value = Parcel> {
+pub fn parcel() -> impl Strategy<Value = Parcel> {
     prop_oneof![
         4 => (slot(), to_core()).prop_map(|(slot, message)| Parcel::Core { slot, message }),
         3 => from_replica().prop_map(|(slot, message)| Parcel::Core { slot, message: ToCore::Replica(message) }),
@@ -204,7 +201,7 @@ fn parcel() -> impl Strategy<Value = Parcel> {
     ]
 }
 
-fn hello() -> impl Strategy<Value = Hello> {
+pub fn hello() -> impl Strategy<Value = Hello> {
     let cluster = text(1).prop_map(|text| text.chars().take(16).collect::<String>());
     let texts = (cluster, text(1), text(0), text(0));
     let last = proptest::option::of(any::<(u32, u64, u64)>());
@@ -236,7 +233,7 @@ fn hello() -> impl Strategy<Value = Hello> {
     )
 }
 
-fn accept() -> impl Strategy<Value = Accept> {
+pub fn accept() -> impl Strategy<Value = Accept> {
     let texts = (text(1), text(0), text(0));
     let numbers = (any::<u8>(), any::<u32>(), 1..=u16::MAX, any::<u64>());
     (numbers, texts, 1..=3_u8, any::<[u8; 32]>(), any::<[u8; 32]>()).prop_map(
@@ -247,7 +244,7 @@ fn accept() -> impl Strategy<Value = Accept> {
     )
 }
 
-fn link_frame() -> impl Strategy<Value = LinkFrame> {
+pub fn link_frame() -> impl Strategy<Value = LinkFrame> {
     let refuse = (proptest::sample::select(RefuseCode::ALL.to_vec()), text(0), text(0));
     let introduction = (any::<u32>(), text(0), text(0), text(0));
     prop_oneof![
@@ -266,34 +263,6 @@ fn link_frame() -> impl Strategy<Value = LinkFrame> {
     ]
 }
 
-fn frame() -> impl Strategy<Value = LinkFrame> {
+pub fn frame() -> impl Strategy<Value = LinkFrame> {
     prop_oneof![1 => link_frame(), 2 => parcel().prop_map(LinkFrame::Peer)]
-}
-
-fn encoded(frame: &LinkFrame) -> Vec<u8> {
-    let mut out = Vec::new();
-    encode(frame, &mut out);
-    out
-}
-
-/// Cut anywhere it wants more, whole it is the frame, whatever is behind it.
-fn check_one(frame: &LinkFrame, behind: &[u8]) -> Result<(), TestCaseError> {
-    let mut input = encoded(frame);
-    let used = input.len();
-    for bytes in 0..used {
-        match decode(&input[..bytes], MAX, OWN) {
-            Ok(Decoded::NeedMore { wanted }) => prop_assert!(wanted > bytes && wanted <= used),
-            other => prop_assert!(false, "cut at {bytes}: {other:?}"),
-        }
-    }
-    input.extend_from_slice(behind);
-    prop_assert_eq!(decode(&input, MAX, OWN), Ok(Decoded::Frame { frame: frame.clone(), used }));
-    Ok(())
-}
-
-proptest! {
-    #[test]
-    fn a_frame_survives_the_link(frame in frame(), behind in vec(any::<u8>(), 0..40)) {
-        check_one(&frame, &behind)?;
-    }
 }

@@ -11,6 +11,8 @@ use super::ground::Ground;
 /// Messages flow again when this part of the rate is reached for [`FLOW`].
 const FLOW_SHARE: f64 = 0.5;
 const FLOW: Duration = Duration::from_millis(500);
+/// A fault that is shorter may be over before anybody has noticed.
+const NOTICED: Duration = Duration::from_secs(2);
 /// The longest that messages may not flow behind a fault.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -59,6 +61,21 @@ impl Drill {
             after.refused - before.refused
         );
         self.faults.push((what.to_owned(), took));
+    }
+
+    /// Something that lasts: messages have to flow while it does (unless it is too short for that), and behind it.
+    pub fn lasting(&mut self, (what, time): (&str, Duration), on: impl FnOnce(&mut Cluster), off: impl FnOnce(&mut Cluster)) {
+        if time < NOTICED {
+            return self.fault(&format!("{what} for {time:?}"), |cluster| {
+                on(cluster);
+                std::thread::sleep(time);
+                off(cluster);
+            });
+        }
+        let start = Instant::now();
+        self.fault(&format!("{what} for {time:?}"), on);
+        std::thread::sleep(time.saturating_sub(start.elapsed()));
+        self.fault(&format!("behind: {what} for {time:?}"), off);
     }
 
     /// How long that took, ms.

@@ -9,7 +9,7 @@ use fleet::ground::Ground;
 use fleet::{Cluster, Discovery, Member, Plan, link, messages};
 use iris_perf::soak::{Plan as Load, Soak};
 use iris_shards::ring::Ring;
-use iris_shards::slot::Slot;
+use iris_shards::slot::slot_of;
 
 const SHARDS: u32 = 1_000;
 
@@ -26,7 +26,7 @@ fn a_thousand_shards_on_two_nodes() {
     let mut load = Load::new(cluster.doors());
     (load.users, load.rate, load.recipients) = (4_000, 5_000.0, 4);
     let ring = Ring::new(SHARDS);
-    let shard = |at: u32| ring.shard(Slot::of(format!("{}{at}", load.prefix).as_bytes()));
+    let shard = |at: u32| ring.shard(slot_of(format!("{}{at}", load.prefix).as_bytes()));
     let shards: BTreeSet<u32> = (0..load.users).map(shard).collect();
     assert!(shards.len() > 900, "users of {} shards only", shards.len());
 

@@ -66,9 +66,9 @@ impl Soak {
     pub fn start(plan: Plan) -> Result<Self> {
         ensure!(!plan.servers.is_empty(), "no servers");
         ensure!(plan.threads > 0 && plan.users as usize >= plan.threads * 2, "each thread needs two users at least");
-        let reach = u64::from(plan.recipients) * u64::from(plan.recipients + 4) + 2;
-        let count = u64::from(plan.users) / plan.threads as u64;
-        ensure!(plan.recipients == 1 || count >= reach, "{} recipients need {reach} users per thread", plan.recipients);
+        let (last, count) = (u64::from(plan.recipients - 1), u64::from(plan.users) / plan.threads as u64);
+        let reach = thread::distance(last) + 1;
+        ensure!(count >= reach, "{} recipients need {reach} users per thread", plan.recipients);
         let (board, plan) = (Arc::new(Board::new(plan.threads)), Arc::new(plan));
         let start = |number| {
             let thread = Thread::new(Arc::clone(&plan), Arc::clone(&board), number)?;

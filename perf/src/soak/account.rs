@@ -52,6 +52,8 @@ struct Suspect {
 
 #[derive(Default)]
 struct Pair {
+    from: String,
+    to: u32,
     /// Messages settled: all up to this number.
     settled: u64,
     /// Those behind them.
@@ -139,9 +141,10 @@ pub struct Account {
 }
 
 impl Account {
-    /// For the pairs of a thread.
-    pub fn new(thread: u32, pairs: usize) -> Self {
-        Self { thread, pairs: (0..pairs).map(|_| Pair::default()).collect(), ..Self::default() }
+    /// For the pairs of a thread: the name of each sender, and which user is its recipient.
+    pub fn new(thread: u32, pairs: impl IntoIterator<Item = (String, u32)>) -> Self {
+        let pairs = pairs.into_iter().map(|(from, to)| Pair { from, to, ..Pair::default() }).collect();
+        Self { thread, pairs, ..Self::default() }
     }
 
     /// A new message of a pair, sent at this time under this id.
@@ -198,31 +201,33 @@ impl Account {
         self.faults.explain(words);
     }
 
-    /// A message was delivered, under this id. The pair that it belongs to, if it is one of ours.
-    pub fn on_taken(&mut self, id: MessageId, body: &[u8]) -> Option<u32> {
+    /// A message was delivered to a user, by this sender under this id.
+    pub fn on_taken(&mut self, to: u32, (from, id): (&str, MessageId), body: &[u8]) {
         let stamp = Stamp::read(body).filter(|stamp| stamp.thread == self.thread);
         let known = stamp.and_then(|stamp| Some((stamp, self.pairs.get_mut(stamp.pair as usize)?)));
-        let Some((stamp, pair)) = known.filter(|(stamp, pair)| (1..=pair.sent()).contains(&stamp.number)) else {
+        let is_right = |(stamp, pair): &(Stamp, &mut Pair)| {
+            (1..=pair.sent()).contains(&stamp.number) && pair.to == to && pair.from == from
+        };
+        let Some((stamp, pair)) = known.filter(is_right) else {
             self.faults.misrouted += 1;
-            self.faults.explain(|| format!("{id} has a body that nobody sent: {:02x?}", &body[..body.len().min(64)]));
-            return None;
+            self.faults.explain(|| format!("{id} of {from} to user {to}: nobody sent this, but: {stamp:?}"));
+            return;
         };
         if stamp.id != id {
             self.faults.repeated += 1;
             self.faults.explain(|| format!("{stamp:?} comes under the id {id}"));
-            return Some(stamp.pair);
+            return;
         }
         match pair.at(stamp.number) {
             Some(message) if !message.is_taken => message.is_taken = true,
             _ => {
                 self.counts.repeats += 1;
-                return Some(stamp.pair);
+                return;
             }
         }
         self.counts.taken += 1;
         suspect(pair, stamp.number);
         self.counts.checked += pair.settle();
-        Some(stamp.pair)
     }
 
     /// Messages that are not settled.
@@ -287,7 +292,7 @@ mod tests {
 
     /// An account with so many messages of one pair under way, and their bodies.
     fn account(messages: u64) -> (Account, Vec<(MessageId, Vec<u8>)>) {
-        let mut account = Account::new(0, 1);
+        let mut account = Account::new(0, [("a".to_owned(), 1)]);
         let send = |number| {
             let id = MessageId::v7(number, 0);
             let mut body = Vec::new();
@@ -299,7 +304,7 @@ mod tests {
     }
 
     fn take(account: &mut Account, (id, body): &(MessageId, Vec<u8>)) {
-        account.on_taken(*id, body);
+        account.on_taken(1, ("a", *id), body);
     }
 
     const fn name(number: u64) -> Name {
@@ -349,10 +354,12 @@ mod tests {
     #[test]
     fn foreign_bodies_second_ids_and_early_confirmations_are_faults() {
         let (mut account, sent) = account(1);
-        account.on_taken(sent[0].0, b"hello");
-        account.on_taken(MessageId::v7(99, 0), &sent[0].1);
+        account.on_taken(1, ("a", sent[0].0), b"hello");
+        account.on_taken(2, ("a", sent[0].0), &sent[0].1);
+        account.on_taken(1, ("b", sent[0].0), &sent[0].1);
+        account.on_taken(1, ("a", MessageId::v7(99, 0)), &sent[0].1);
         account.on_confirmed(name(1), Level::Delivered, 1);
         let faults = &account.faults;
-        assert_eq!((faults.misrouted, faults.repeated, faults.misconfirmed), (1, 1, 1));
+        assert_eq!((faults.misrouted, faults.repeated, faults.misconfirmed), (3, 1, 1));
     }
 }

@@ -63,6 +63,7 @@ pub struct Line {
 /// What was said on it.
 #[derive(Default)]
 struct Talk {
+    user: u32,
     is_here: bool,
     /// The server's clock at `clock_ns` of ours, ms.
     clock_ms: u64,
@@ -87,10 +88,10 @@ pub fn hello(user: &str, token: &str) -> Vec<u8> {
 }
 
 impl Line {
-    /// A connection that was begun with a HELLO.
-    pub fn new(connection: Connection, now_ns: u64) -> Self {
-        let (heard_ns, leave_ns) = (now_ns, u64::MAX);
-        Self { connection, talk: Talk::default(), heard_ns, is_asked: false, leave_ns, out: Vec::new() }
+    /// A connection that was begun with the HELLO of this user.
+    pub fn new(connection: Connection, user: u32, now_ns: u64) -> Self {
+        let (heard_ns, leave_ns, talk) = (now_ns, u64::MAX, Talk { user, ..Talk::default() });
+        Self { connection, talk, heard_ns, is_asked: false, leave_ns, out: Vec::new() }
     }
 
     /// Whether WELCOME has come.
@@ -210,7 +211,7 @@ impl Talk {
         if message.sequence.0 != self.delivered {
             return Err(format!("DELIVER has sequence {}, {} was next", message.sequence.0, self.delivered));
         }
-        account.on_taken(message.id, message.body);
+        account.on_taken(self.user, (message.sender, message.id), message.body);
         Ok(())
     }
 

@@ -56,13 +56,17 @@ impl Thread {
     /// With its share of the users.
     pub fn new(plan: Arc<Plan>, board: Arc<Board>, number: usize) -> Result<Self> {
         let users = users(&plan, share(plan.users, plan.threads, number));
-        let pairs = users.len() * plan.recipients as usize;
+        let pair = |user: &User| {
+            let from = user.name().to_owned();
+            user.correspondents().iter().map(|to| (from.clone(), to.number)).collect::<Vec<_>>()
+        };
+        let account = Account::new(number as u32, users.iter().flat_map(pair));
         Ok(Self {
             plan,
             board,
             number,
             users,
-            account: Account::new(number as u32, pairs),
+            account,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             scratch: vec![0; SCRATCH_BYTES],
             body: Vec::new(),
@@ -189,19 +193,24 @@ fn share(users: u32, threads: usize, number: usize) -> Range<u32> {
     bound(number)..bound(number + 1)
 }
 
+/// From a user to its correspondents: all different.
+pub fn distance(turn: u64) -> u64 {
+    1 + turn * (turn + 5)
+}
+
 /// Each writes to others of the same range: its neighbour, who starts at another server, and some farther away.
 fn users(plan: &Plan, range: Range<u32>) -> Vec<User> {
     let count = range.end - range.start;
     let user = |at: u32| {
         let name = |at: u32| format!("{}{}", plan.prefix, range.start + at);
-        let correspondents = (0..plan.recipients).map(|turn| Correspondent {
-            pair: at * plan.recipients + turn,
-            name: name((at + 1 + turn * (turn + 5)) % count),
+        let correspondents = (0..plan.recipients).map(|turn| {
+            let number = (at + distance(turn.into()) as u32) % count;
+            Correspondent { pair: at * plan.recipients + turn, number, name: name(number) }
         });
         let server = (range.start + at) as usize % plan.servers.len();
         // Spread over the servers, whatever their number.
         let is_visitor = (at / plan.servers.len() as u32 * 37) % 100 < plan.visitors_percent;
-        User::new(name(at), correspondents.collect(), (server, is_visitor))
+        User::new((at, name(at)), correspondents.collect(), (server, is_visitor))
     };
     (0..count).map(user).collect()
 }

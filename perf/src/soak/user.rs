@@ -31,7 +31,9 @@ impl Dice {
 pub struct Correspondent {
     /// The pair.
     pub pair: u32,
-    /// The recipient.
+    /// The recipient's number.
+    pub number: u32,
+    /// And name.
     pub name: String,
 }
 
@@ -59,6 +61,7 @@ pub struct Desk<'a> {
 
 /// See the module.
 pub struct User {
+    number: u32,
     name: String,
     correspondents: Vec<Correspondent>,
     is_visitor: bool,
@@ -79,10 +82,15 @@ pub struct User {
 }
 
 impl User {
-    /// A user who will first go to this server.
-    pub fn new(name: String, correspondents: Vec<Correspondent>, (server, is_visitor): (usize, bool)) -> Self {
+    /// A user by its number in the thread, who will first go to this server.
+    pub fn new(
+        (number, name): (u32, String),
+        correspondents: Vec<Correspondent>,
+        (server, is_visitor): (usize, bool),
+    ) -> Self {
         let seed = iris_shards::slot::stable_hash(name.as_bytes()) | 1;
         Self {
+            number,
             name,
             correspondents,
             is_visitor,
@@ -96,6 +104,16 @@ impl User {
             retries: VecDeque::new(),
             reconnects: 0,
         }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// To whom it writes.
+    pub fn correspondents(&self) -> &[Correspondent] {
+        &self.correspondents
     }
 
     /// Its connection.
@@ -163,7 +181,7 @@ impl User {
         let count = count.min(own).min(line.room());
         for _ in 0..count {
             self.turn = (self.turn + 1) % self.correspondents.len();
-            let Correspondent { pair, name } = &self.correspondents[self.turn];
+            let Correspondent { pair, name, .. } = &self.correspondents[self.turn];
             let (last_ms, counter) = self.last_id;
             self.last_id = (line.server_ms(desk.now_ns).max(last_ms), counter + 1);
             let id = MessageId::v7(self.last_id.0, u128::from(self.last_id.1));
@@ -181,7 +199,7 @@ impl User {
         let hello = hello(&self.name, &desk.plan.token);
         match Connection::begin(desk.plan.servers[self.server], &hello) {
             Ok(connection) => {
-                self.place = Place::Connected(Line::new(connection, desk.now_ns));
+                self.place = Place::Connected(Line::new(connection, self.number, desk.now_ns));
                 true
             }
             Err(_) => {

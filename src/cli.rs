@@ -9,6 +9,7 @@ mod listen;
 mod plan;
 mod send;
 mod serve;
+mod shards;
 mod status;
 
 use crate::client::ClientError;
@@ -49,6 +50,8 @@ enum Verb {
     Check(check::Check),
     /// Say which nodes a number of daily users needs, and what they cost.
     Plan(plan::Plan),
+    /// Say which nodes keep which users, how evenly, and what would move.
+    Shards(shards::Shards),
 }
 
 /// Which node to connect to.
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Verb::Status(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
         Verb::Plan(verb) => verb.run(),
+        Verb::Shards(verb) => verb.run(),
     };
     let Err(failure) = result else { return ExitCode::SUCCESS };
     for line in failure.message.lines() {

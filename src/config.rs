@@ -14,7 +14,7 @@ mod written;
 
 pub use fault::{ConfigError, Fault, Place, Problem};
 pub use secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret};
-pub use shards::{Ranges, parse_shards, shards_text};
+pub use shards::{Ranges, parse_shards, shards_text, united};
 pub use used::{Cluster, Config, Discovery, LinkConfig, ListedNode, LogFormat, Role, Spread};
 
 use std::path::{Path, PathBuf};

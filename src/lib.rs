@@ -11,11 +11,13 @@
 //! | [`cli`], [`client`] | the command: one file per verb, and the client that chat, send and listen use |
 //! | [`config`] | RON as written → configuration as used; every default and limit |
 //! | [`node`] | one node: preflight, executors, drain, the end |
+//! | [`discovery`] | who is in the cluster and keeps what: a static list, gossip, DNS |
 //! | [`runtime`], [`cpus`], [`preflight`], [`watchdog`] | starting executors on their CPUs, and what could be in the way |
 //! | [`executor`] | the loop of one executor: gather, handle, perform, write, sleep |
 //! | [`sockets`], [`connections`] | the kernel's ring: accept, readiness, close; bytes ↔ frames |
 //! | [`mesh`], [`bell`] | bounded rings between executors, and what wakes them |
 //! | [`storage`] | performs append, read, trim and flush: segment files on disk |
+//! | [`plan`], [`shard_map`] | what a cluster needs, and who keeps what in it, as `iris plan` and `iris shards` print it |
 //! | [`admin`], [`service`], [`logging`] | the admin socket, signals and systemd, log lines |
 //!
 //! # One message, from end to end
@@ -50,6 +52,7 @@ pub mod client;
 pub mod config;
 pub mod connections;
 pub mod cpus;
+pub mod discovery;
 pub mod executor;
 pub mod logging;
 pub mod mesh;
@@ -58,6 +61,7 @@ pub mod plan;
 pub mod preflight;
 pub mod runtime;
 pub mod service;
+pub mod shard_map;
 pub mod sockets;
 pub mod storage;
 pub mod watchdog;

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod leaves;
+mod link;
 mod nodes;
 
 use std::hint::black_box;
@@ -26,7 +27,7 @@ struct Workload {
     prepare: fn() -> Work,
 }
 
-const WORKLOADS: [Workload; 11] = [
+const WORKLOADS: [Workload; 13] = [
     Workload {
         name: "frame-decode",
         operation: "a SEND of 64 bytes, and a sixteenth of an ACK",
@@ -56,6 +57,18 @@ const WORKLOADS: [Workload; 11] = [
         operation: "a timer armed and fired",
         operations: leaves::TIMERS,
         prepare: leaves::wheel,
+    },
+    Workload {
+        name: "link-direct",
+        operation: "a message of 64 bytes in a DIRECT of 16, and a sixteenth of a DELIVERED, encoded and decoded",
+        operations: link::MESSAGES,
+        prepare: link::direct,
+    },
+    Workload {
+        name: "link-append",
+        operation: "an APPEND of 64 bytes, a STORED, and a sixteenth of an ACK, encoded and decoded",
+        operations: link::MESSAGES,
+        prepare: link::append,
     },
     Workload {
         name: "relay-16",

@@ -45,21 +45,23 @@ impl CoreNode {
             CoreEvent::Peer(from, message) => self.on_peer(turn, from, message),
             CoreEvent::Storage(event) => self.on_storage(turn, event),
             CoreEvent::Cores(from, ToCores::Refresh(executor)) => self.shard.on_refresh(turn, from, executor),
-            CoreEvent::Cores(from, ToCores::Offered { executor, executors, complete }) => {
-                self.shard.on_offered(turn, &mut self.mailboxes, from, (executor, executors, complete));
-            }
-            CoreEvent::Cores(from, ToCores::Compared { executor, executors }) => {
-                self.shard.on_compared(turn, &mut self.mailboxes, from, (executor, executors));
-            }
+            CoreEvent::Cores(from, ToCores::Claims(claims)) => self.shard.on_claims(from, &claims),
             CoreEvent::Recovered => self.shard.on_recovered_all(turn, &mut self.mailboxes),
-            CoreEvent::Cores(_, ToCores::Claims(_)) | CoreEvent::Placement(_) | CoreEvent::Leave => {}
-            CoreEvent::LinkUp(node) => self.shard.on_link_up(turn, &mut self.mailboxes, node),
+            CoreEvent::LinkUp(node) => self.shard.on_link_up(node),
             CoreEvent::LinkDown(node) => self.shard.on_link_down(turn, &mut self.mailboxes, node),
+            CoreEvent::Placement(placement) => self.shard.on_placement(turn, &mut self.mailboxes, placement),
+            CoreEvent::Leave => self.shard.on_leave(turn, &mut self.mailboxes),
             CoreEvent::Tick => self.on_tick(turn),
         }
         if self.shard.has_too_many_tombstones() {
             self.shard.forget_tombstones(turn, &mut self.mailboxes, FORGET_BUDGET);
         }
+        self.shard.end_event(turn, &mut self.mailboxes);
+    }
+
+    /// Whether the node may stop: after [`CoreEvent::Leave`], everything is on disk, and what others keep is handed over.
+    pub fn has_left(&self) -> bool {
+        self.shard.has_left()
     }
 
     /// When the next `Tick` is wanted, in monotonic ms; `None`: not before another event.

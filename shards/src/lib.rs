@@ -53,6 +53,7 @@ pub mod session;
 pub mod shard;
 pub mod slot;
 pub mod storage;
+pub mod tenure;
 pub mod time;
 pub mod tombstone;
 pub mod wheel;

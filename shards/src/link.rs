@@ -3,6 +3,8 @@
 //! Decoding never panics and never looks behind the frame's own length; an error names the frame and the field.
 //! It does not judge who speaks when, secrets, names or versions: the links of `src/` do, with [`handshake`].
 
+mod claims;
+pub mod crossing;
 mod fields;
 pub mod handshake;
 mod kind;
@@ -201,8 +203,8 @@ pub fn decode(bytes: &[u8], frame_bytes_max: usize, own: NodeId) -> Result<Decod
 #[inline]
 fn decode_payload(kind: u8, payload: &[u8], own: NodeId) -> Result<LinkFrame, LinkError> {
     let parcel = match kind {
-        kind::REGISTER..=kind::NO_ROOM => to_core::decode_core(kind, payload)?,
-        kind::REFRESH..=kind::COMPARED => to_core::decode_cores(kind, payload)?,
+        kind::REGISTER..=kind::COMPARED => to_core::decode_core(kind, payload)?,
+        kind::REFRESH..=kind::CLAIMS => to_core::decode_cores(kind, payload)?,
         kind::OUTNUMBERED..=kind::LEASE_ENDED => to_edge::decode_edge(kind, payload, own)?,
         _ => return decode_link(kind, payload),
     };
@@ -245,7 +247,7 @@ fn decode_link(kind: u8, payload: &[u8]) -> Result<LinkFrame, LinkError> {
 pub fn encode(frame: &LinkFrame, out: &mut Vec<u8>) {
     match frame {
         LinkFrame::Peer(Parcel::Core { slot, message }) => to_core::encode_core(*slot, message, out),
-        LinkFrame::Peer(Parcel::Cores { message }) => to_core::encode_cores(*message, out),
+        LinkFrame::Peer(Parcel::Cores { message }) => to_core::encode_cores(message, out),
         LinkFrame::Peer(Parcel::Edge { executor, message }) => to_edge::encode_edge(*executor, message, out),
         LinkFrame::Hello(hello) => hello.encode(out),
         LinkFrame::Accept(accept) => accept.encode(out),
@@ -265,7 +267,7 @@ pub fn encode(frame: &LinkFrame, out: &mut Vec<u8>) {
 pub fn encode_peer(peer: &Peer, out: &mut Vec<u8>) {
     match peer {
         Peer::Core { slot, message, .. } => to_core::encode_core(*slot, message, out),
-        Peer::Cores { message, .. } => to_core::encode_cores(*message, out),
+        Peer::Cores { message, .. } => to_core::encode_cores(message, out),
         Peer::Edge { at: Location { executor, .. }, message } => to_edge::encode_edge(*executor, message, out),
     }
 }

@@ -32,6 +32,16 @@ pub enum Mutant {
     NoTombstones,
     SessionEndDoesNotBounce,
     OlderSessionOverwritesReturn,
+    SettlesWithoutTheFormer,
+    JoinerServesBeforeSync,
+    LeaverDropsBeforeFlushed,
+    LeaverKeepsServing,
+    GrantsAlthoughViewsDisagree,
+    CopiesCountedByOldPlace,
+    OldReplicaTombstonesNotTold,
+    AnswersWhatItDoesNotKeep,
+    HeldMessagesOvertaken,
+    OldRoundsCount,
 }
 
 #[cfg(feature = "mutants")]

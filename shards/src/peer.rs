@@ -138,6 +138,8 @@ pub enum FromReplica {
         user: UserId,
         /// Which.
         key: Key,
+        /// The other side waits for the same word about it.
+        asks: bool,
     },
     /// An entry was taken.
     Tombstone {
@@ -198,22 +200,6 @@ pub enum ToCores {
     Refresh(ExecutorId),
     /// From a core executor: how it stands to some shards.
     Claims(Box<Claims>),
-    /// Goes when `Claims` comes into use: from a core executor, behind the digests of its slots.
-    Offered {
-        /// Which executor says so.
-        executor: ExecutorId,
-        /// How many executors of that node will.
-        executors: u16,
-        /// Whether its log carries the mark.
-        complete: bool,
-    },
-    /// Goes when `Claims` comes into use: from a core executor, behind its questions.
-    Compared {
-        /// Which executor says so.
-        executor: ExecutorId,
-        /// How many executors of that node will.
-        executors: u16,
-    },
 }
 
 /// How one executor of a core stands to some shards (delivery rule 18).
@@ -245,8 +231,10 @@ pub struct Claim {
 /// What an executor of a core is to a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
-    /// It does not keep it, or not any more, and its log says so: what is left of it is handed over.
+    /// It does not keep it, and has nothing of it.
     Outside,
+    /// It does not keep it any more, its log says so, and what is left of it is handed over.
+    Handing,
     /// It does not keep it any more, and its log does not say so yet.
     Leaving,
     /// It keeps it, and its log has no mark.

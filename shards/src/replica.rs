@@ -1,22 +1,62 @@
-//! How far the other replicas of this node's slots are in step with it (delivery rules 8 and 14).
+//! How far one other node is in step with this executor for one shard (delivery rules 8, 14 and 18).
 //!
-//! A leaf: it takes what a link and [`crate::peer::FromReplica`] tell, and answers what may be relied on.
+//! A leaf: it takes what a link, [`crate::peer::Claims`] and [`crate::peer::FromReplica`] tell, and answers what may be
+//! relied on. Who the other node is to the shard is [`crate::tenure`]'s.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::id::{ExecutorId, NodeId, Slot};
+use crate::peer::{Claim, Standing};
 
-/// How far this executor is in step with the core of one other node.
-#[derive(Debug, Default)]
-pub struct InStep {
-    up: bool,
-    complete: bool,
-    offers: BTreeSet<ExecutorId>,
-    digests: BTreeMap<Slot, u64>,
+/// What the other node is to this one, for the shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It keeps the shard as this node does.
+    Replica,
+    /// It may have kept the shard before: it has to agree that it does not any more.
+    Former,
+    /// This node does not keep the shard any more, and the other one does.
+    Heir,
+    /// It has asked, or has something to hand over.
+    Other,
+}
+
+/// What one executor of the other node has said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Heard {
+    replicas: Vec<NodeId>,
+    standing: Standing,
+    /// Its last question; 0: none.
+    round: u32,
+    /// It was offered what this side has, in that round.
     offered: bool,
+    /// It has asked for what it lacked of that.
+    compared: bool,
+}
+
+/// What is new about a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// Nothing but perhaps how far it is.
+    Nothing,
+    /// Nothing was known before.
+    First,
+    /// The replicas have changed, or whether it keeps the shard: what was in step is not any more.
+    Changed,
+}
+
+/// How far this executor is in step with the core of one other node, for one shard.
+#[derive(Debug)]
+pub struct InStep {
+    /// What the other node is.
+    pub role: Role,
+    up: bool,
+    /// By executor of the other node.
+    heard: Vec<Option<Heard>>,
+    /// The question of this side that an offer has to answer; 0: none was asked.
+    round: u32,
+    offers: BTreeSet<ExecutorId>,
     wanted: BTreeSet<Slot>,
-    compared: BTreeSet<ExecutorId>,
-    is_compared: bool,
     /// A copy of these found no room here: they are wanted again.
     behind: BTreeSet<Slot>,
     /// The same at the other side.
@@ -24,42 +64,170 @@ pub struct InStep {
 }
 
 impl InStep {
-    /// The link is up, for the first time or again: nothing is known about the other side.
-    pub fn on_link_up(&mut self) {
-        *self = InStep { up: true, ..InStep::default() };
+    /// Nothing is known about the other side.
+    pub fn new(role: Role, up: bool) -> Self {
+        InStep {
+            role,
+            up,
+            heard: Vec::new(),
+            round: 0,
+            offers: BTreeSet::new(),
+            wanted: BTreeSet::new(),
+            behind: BTreeSet::new(),
+            short: BTreeSet::new(),
+        }
     }
 
-    /// The link is lost. What was not in step by then stays so.
+    /// The link is up, for the first time or again.
+    pub fn on_link_up(&mut self) {
+        *self = InStep::new(self.role, true);
+    }
+
+    /// The link is lost. What was in step by then stays so.
     pub fn on_link_down(&mut self) {
         self.up = false;
+        self.forget_offers();
     }
 
-    /// The digest of one slot of the other side.
-    pub fn on_digest(&mut self, slot: Slot, digest: u64) {
-        self.digests.insert(slot, digest);
+    /// What is in step counts no more: it has to be compared anew.
+    pub fn begin(&mut self) {
+        self.round = 0;
+        self.offers.clear();
+        self.wanted.clear();
+        self.behind.clear();
     }
 
-    /// One executor of the other side has offered everything. Returns the digests when it was the last one.
-    pub fn on_offered(&mut self, executor: ExecutorId, executors: u16, complete: bool) -> Option<BTreeMap<Slot, u64>> {
-        self.complete = complete && (self.offers.is_empty() || self.complete);
-        self.offers.insert(executor);
-        if !self.up || self.offers.len() < usize::from(executors) {
-            return None;
+    /// What was offered to the other side counts no more.
+    pub fn forget_offers(&mut self) {
+        for heard in self.heard.iter_mut().flatten() {
+            (heard.offered, heard.compared) = (false, false);
         }
-        self.offered = true;
-        Some(std::mem::take(&mut self.digests))
     }
 
-    /// One executor of the other side has asked for what it lacks. True when it was the last one.
-    pub fn on_compared(&mut self, executor: ExecutorId, executors: u16) -> bool {
-        self.compared.insert(executor);
-        self.is_compared = self.up && self.compared.len() >= usize::from(executors);
-        self.is_compared
+    /// This side asks.
+    pub fn ask(&mut self, round: u32) {
+        self.round = round;
     }
 
-    /// Whether the other side has asked for what it lacked when the link came up.
-    pub fn has_compared(&self) -> bool {
-        self.is_compared
+    /// Whether this side has asked, or is about to.
+    pub fn round(&self) -> u32 {
+        self.round
+    }
+
+    /// One executor of the other side says how it stands; in a round, if it asks.
+    pub fn hear(&mut self, (executor, executors): (ExecutorId, u16), claim: &Claim, round: u32) -> News {
+        if self.heard.len() != usize::from(executors) {
+            self.heard = vec![None; usize::from(executors)];
+        }
+        let Some(heard) = self.heard.get_mut(usize::from(executor.0)) else { return News::Nothing };
+        let (replicas, standing) = (claim.replicas.clone(), claim.standing);
+        let Some(before) = heard else {
+            *heard = Some(Heard { replicas, standing, round, offered: false, compared: false });
+            return News::First;
+        };
+        let changed = before.replicas != replicas || keeps(before.standing) != keeps(standing);
+        (before.replicas, before.standing) = (replicas, standing);
+        if round > 0 {
+            (before.round, before.offered, before.compared) = (round, false, false);
+        } else if changed {
+            (before.offered, before.compared) = (false, false);
+        }
+        if changed { News::Changed } else { News::Nothing }
+    }
+
+    fn says(&self, what: impl Fn(&Heard) -> bool) -> bool {
+        !self.heard.is_empty() && self.heard.iter().all(|heard| heard.as_ref().is_some_and(&what))
+    }
+
+    /// Whether all of it keeps the shard, and with these replicas.
+    pub fn agrees(&self, replicas: &[NodeId]) -> bool {
+        self.says(|heard| keeps(heard.standing) && heard.replicas == replicas)
+    }
+
+    /// Whether nobody that kept the shard there before may still think that it does.
+    pub fn is_settled(&self) -> bool {
+        self.says(|heard| matches!(heard.standing, Standing::Joining | Standing::Settled))
+    }
+
+    /// Whether all logs there carry the mark.
+    pub fn is_complete(&self) -> bool {
+        self.says(|heard| heard.standing >= Standing::Unsettled)
+    }
+
+    /// Whether it does not keep the shard, and its logs say so.
+    pub fn is_outside(&self) -> bool {
+        self.says(|heard| heard.standing <= Standing::Handing)
+    }
+
+    /// Whether some of it has something to hand over.
+    pub fn is_handing(&self) -> bool {
+        self.heard.iter().flatten().any(|heard| heard.standing == Standing::Handing)
+    }
+
+    /// Whether some of it keeps the shard.
+    pub fn keeps_some(&self) -> bool {
+        self.heard.iter().flatten().any(|heard| keeps(heard.standing))
+    }
+
+    /// The executors that wait for an offer, with their rounds: those that keep the shard, with `replicas` if given.
+    pub fn offers_due<'a>(&'a self, replicas: Option<&'a [NodeId]>) -> impl Iterator<Item = (ExecutorId, u32)> + 'a {
+        let heard = self.heard.iter().enumerate().filter_map(|(at, heard)| heard.as_ref().map(|heard| (at, heard)));
+        let due = heard.filter(move |(_, heard)| {
+            let fits = keeps(heard.standing) && replicas.is_none_or(|replicas| heard.replicas == replicas);
+            self.up && fits && heard.round > 0 && !heard.offered
+        });
+        due.map(|(at, heard)| (ExecutorId(at as u16), heard.round))
+    }
+
+    /// This executor of the other side is offered what this side has.
+    pub fn on_offer_sent(&mut self, executor: ExecutorId) {
+        if let Some(Some(heard)) = self.heard.get_mut(usize::from(executor.0)) {
+            heard.offered = true;
+        }
+    }
+
+    /// One executor of the other side has offered everything in this round. False if that is not the present one.
+    pub fn on_offered(&mut self, executor: ExecutorId, round: u32) -> bool {
+        let counts = self.up && self.round == round && round > 0;
+        counts && self.offers.insert(executor)
+    }
+
+    /// One executor of the other side has asked for what it lacks. True if that is news.
+    pub fn on_compared(&mut self, executor: ExecutorId, round: u32) -> bool {
+        let Some(Some(heard)) = self.heard.get_mut(usize::from(executor.0)) else { return false };
+        let counts = self.up && heard.offered && heard.round == round && !heard.compared;
+        heard.compared |= counts;
+        counts
+    }
+
+    fn home(&self, slot: Slot) -> Option<&Heard> {
+        let executors = self.heard.len() as u16;
+        let at = (executors > 0).then(|| usize::from(slot.home(executors).0))?;
+        self.heard[at].as_ref()
+    }
+
+    /// Whether the executor that has this slot there keeps it with the same replicas, or hands over what it has.
+    pub fn is_fit(&self, slot: Slot, replicas: &[NodeId]) -> bool {
+        let fits = |heard: &Heard| match keeps(heard.standing) {
+            true => heard.replicas == replicas,
+            false => heard.standing <= Standing::Handing,
+        };
+        self.up && self.home(slot).is_some_and(fits)
+    }
+
+    /// How many executors the other side has, once that is known.
+    pub fn executors(&self) -> u16 {
+        self.heard.len() as u16
+    }
+
+    /// Whether what this side appends to this slot goes there.
+    pub fn is_offered(&self, slot: Slot) -> bool {
+        self.up && self.home(slot).is_some_and(|heard| heard.offered)
+    }
+
+    /// Whether the other side has asked for what it lacked of this slot.
+    pub fn has_compared(&self, slot: Slot) -> bool {
+        self.up && self.home(slot).is_some_and(|heard| heard.compared)
     }
 
     /// The content of this slot was asked for.
@@ -76,7 +244,8 @@ impl InStep {
     /// What is to be asked for again, now that there is room. Not while it is being sent: what was lost of it would be
     /// missed.
     pub fn to_want_again(&self) -> Vec<Slot> {
-        self.behind.iter().copied().filter(|slot| self.offered && !self.wanted.contains(slot)).collect()
+        let all = self.has_offered();
+        self.behind.iter().copied().filter(|slot| all && self.up && !self.wanted.contains(slot)).collect()
     }
 
     /// The other side had no room for something of this slot (`true`), or asks for all of it (`false`).
@@ -88,14 +257,14 @@ impl InStep {
         }
     }
 
-    /// Whether the other side gets everything of this slot that this side appends, and says when it is on disk.
-    pub fn keeps(&self, slot: Slot) -> bool {
-        self.up && self.is_synced(slot) && !self.short.contains(&slot)
+    /// Whether the other side had no room for something of this slot.
+    pub fn is_short(&self, slot: Slot) -> bool {
+        self.short.contains(&slot)
     }
 
-    /// The content of this slot has arrived.
-    pub fn on_done(&mut self, slot: Slot) {
-        self.wanted.remove(&slot);
+    /// The content of this slot has arrived. True if nothing else is waited for.
+    pub fn on_done(&mut self, slot: Slot) -> bool {
+        self.wanted.remove(&slot) && self.wanted.is_empty()
     }
 
     /// Whether the link is up.
@@ -103,22 +272,22 @@ impl InStep {
         self.up
     }
 
-    /// Whether the other side's log carries its mark, as far as it has said so.
-    pub fn is_complete(&self) -> bool {
-        self.offered && self.complete
+    fn has_offered(&self) -> bool {
+        !self.heard.is_empty() && self.offers.len() == self.heard.len()
     }
 
-    /// Whether this side has everything that the other had of this slot when the link came up; while it is down: had
+    /// Whether this side has everything that the other had of this slot when it was asked; while the link is down: had
     /// it when the link was lost.
     pub fn is_synced(&self, slot: Slot) -> bool {
-        self.offered && !self.wanted.contains(&slot) && !self.behind.contains(&slot)
+        self.has_offered() && !self.wanted.contains(&slot) && !self.behind.contains(&slot)
     }
 
-    /// The same for all slots.
+    /// The same for all slots of the shard.
     pub fn is_all_synced(&self) -> bool {
-        self.offered && self.wanted.is_empty() && self.behind.is_empty()
+        self.has_offered() && self.wanted.is_empty() && self.behind.is_empty()
     }
 }
 
-/// The other replicas of this node's slots, by node.
-pub type Peers = BTreeMap<NodeId, InStep>;
+fn keeps(standing: Standing) -> bool {
+    standing >= Standing::Joining
+}

@@ -16,17 +16,19 @@ pub const VNODES: u8 = 100;
 
 /// Which shard a slot belongs to.
 ///
-/// The ring is the numbers of 64 bits, clockwise is upwards, and 0 follows the highest.
+/// The ring is the numbers of 64 bits; clockwise is upwards, and 0 follows the highest.
 ///
 /// 1. A shard has the points v = 0 … 99: [`stable_hash`] of five bytes (the shard's number in four, big endian; v in
 ///    one), the lowest 16 of its 64 bits replaced by the shard's number. So no two shards share a point.
-/// 2. A slot's point is its number × 2^44.
+/// 2. A slot's point is its number × 2^44. Its own shard is that of the first point at or after it, clockwise.
 /// 3. A shard has room for `(floor(11 × 2^52 / (10 × shards)) + (shard × 0x9e3779b9 mod 2^32)) / 2^32` slots, rounded
-///    down: 1.1 times its share, rounded up for some shards and down for the others. The share of those that round up
-///    is the fraction, and a shard that rounds up goes on to with more shards until the whole number changes: a cluster
-///    that grows by one shard never takes a slot from all that are full.
-/// 4. In the order of their numbers, each slot goes to the shard of the first point at or after its own, clockwise,
-///    whose shard has room left.
+///    down. That is 1.1 times its share, rounded up for as many shards as the fraction says and down for the others.
+/// 4. In the order of their numbers, each slot goes to its own shard if that has room left.
+/// 5. In the same order, each slot that was left over goes to the shard of the next point, clockwise, that has room.
+///
+/// Were all shares rounded up, a cluster whose share falls to the next whole number would take a slot from every full
+/// shard at once: with the 64,080th shard over 2% of the users would move. Were slots not asked in two rounds, those of full shards
+/// would push others out of theirs.
 #[derive(Clone)]
 pub struct Ring {
     num_shards: u32,
@@ -39,28 +41,10 @@ impl Ring {
     /// Compiles the ring. Panics unless there are 1 to [`SHARDS_MAX`] shards.
     pub fn new(num_shards: u32) -> Self {
         assert!((1..=SHARDS_MAX).contains(&num_shards), "{num_shards} shards");
-        if num_shards == 1 {
-            return Ring { num_shards, table: Box::default(), visits: 0 };
+        let (mut table, mut visits) = (Box::default(), 0);
+        if num_shards > 1 {
+            (table, visits) = compile(num_shards);
         }
-        let points = points(num_shards);
-        let mut room: Vec<u32> = (0..num_shards).map(|shard| room(shard, num_shards)).collect();
-        let (mut next, mut visits) = (0, 0);
-        let table = (0..SLOTS).map(|slot| {
-            while next < points.len() && points[next] < u64::from(slot) << 44 {
-                next += 1;
-            }
-            let mut at = next;
-            loop {
-                let shard = points[at % points.len()] as u16;
-                visits += 1;
-                if let Some(left) = room[usize::from(shard)].checked_sub(1) {
-                    room[usize::from(shard)] = left;
-                    return shard;
-                }
-                at += 1;
-            }
-        });
-        let table = table.collect();
         Ring { num_shards, table, visits }
     }
 
@@ -85,7 +69,7 @@ impl Ring {
         sizes
     }
 
-    /// How many points were looked at to compile it: one for each slot, and one more for each full shard met.
+    /// How many points were looked at to compile it: one for each slot, and one for each step past a full shard.
     pub fn visits(&self) -> u64 {
         self.visits
     }
@@ -115,6 +99,37 @@ fn points(num_shards: u32) -> Vec<u64> {
     }
     points.sort_unstable();
     points
+}
+
+/// The shard of each slot, and how many points were looked at.
+fn compile(num_shards: u32) -> (Box<[u16]>, u64) {
+    let points = points(num_shards);
+    let shard_at = |at: usize| points[at % points.len()] as u16;
+    let mut room: Vec<u32> = (0..num_shards).map(|shard| room(shard, num_shards)).collect();
+    assert!(room.iter().sum::<u32>() >= SLOTS, "room for every slot");
+    let mut has_taken = |shard: u16| {
+        let left = &mut room[usize::from(shard)];
+        let has_room = *left > 0;
+        *left -= u32::from(has_room);
+        has_room
+    };
+    let mut table = vec![0; SLOTS as usize].into_boxed_slice();
+    let (mut left_over, mut next) = (Vec::new(), 0);
+    for (slot, shard) in table.iter_mut().enumerate() {
+        while points.get(next).is_some_and(|&point| point < (slot as u64) << 44) {
+            next += 1;
+        }
+        *shard = shard_at(next);
+        if !has_taken(*shard) {
+            left_over.push((slot, next));
+        }
+    }
+    let mut visits = u64::from(SLOTS);
+    for (slot, own) in left_over {
+        let taken = (own + 1..).map(shard_at).inspect(|_| visits += 1).find(|&shard| has_taken(shard));
+        table[slot] = taken.unwrap_or_default();
+    }
+    (table, visits)
 }
 
 /// How many slots a shard may have.

@@ -6,9 +6,11 @@
 
 mod attendance;
 mod disk;
+mod handover;
+mod step;
 mod sync;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::addresses::Addresses;
@@ -17,14 +19,14 @@ use crate::frame::Code;
 use crate::id::{Body, ExecutorId, Grant, Key, Login, MessageId, NodeId, ReturnAddress, Sequence, Slot};
 use crate::inbox::{Content, Entry, EntryKey, Inbox};
 use crate::limits::CoreLimits;
-use crate::mailbox::{Mailbox, MailboxId, Sums};
+use crate::mailbox::{Mailbox, MailboxId, Mailboxes, Sums};
 use crate::mutant::{self, Mutant};
 use crate::names::Senders;
 use crate::peer::FromReplica;
 use crate::peer::{Message, Peer, Refusal, ToCore, ToEdge};
 use crate::placement::Placement;
-use crate::replica::Peers;
-use crate::storage::{Place, Record, StorageRequest};
+use crate::storage::{Mark, Place, Record, StorageRequest};
+use crate::tenure::Tenure;
 use crate::time::Now;
 use crate::tombstone::{Kept, Tombstones};
 use crate::wheel::Wheel;
@@ -108,9 +110,8 @@ enum Pending {
         key: EntryKey,
         relocates: Option<Place>,
     },
-    Complete {
-        relocates: Option<Place>,
-    },
+    /// Which is in `marks`.
+    Complete,
     /// An entry that was refused because an older one had failed: this one fails too.
     Dropped {
         mailbox: MailboxId,
@@ -177,8 +178,21 @@ impl Run {
 pub struct Shard {
     /// What it was told once.
     pub config: CoreConfig,
-    peers: Peers,
-    complete: bool,
+    /// No other core is known: nothing is looked up below.
+    is_lone: bool,
+    /// By shard; empty as long as nobody else matters.
+    tenures: Vec<Option<Box<Tenure>>>,
+    /// Nodes whose links are up.
+    links: BTreeSet<NodeId>,
+    due: step::Due,
+    /// What other cores have told before they offer.
+    digests: BTreeMap<NodeId, BTreeMap<Slot, u64>>,
+    /// The last number of a round.
+    rounds: u32,
+    /// Marks that are appended and not answered, in order.
+    marks: VecDeque<Mark>,
+    is_recovered: bool,
+    is_leaving: bool,
     senders: Senders,
     addresses: Addresses,
     cells: Cells,
@@ -186,15 +200,13 @@ pub struct Shard {
     tombstones: Tombstones,
     /// Tombstones that found no room on the disk.
     unwritten: VecDeque<(MailboxId, EntryKey, Option<Place>)>,
-    /// The place that the mark is to leave, while there is no room for its copy.
-    unmoved_mark: Option<Place>,
     timers: Wheel<MailboxId>,
     /// When the executors of other edges were last heard, in monotonic ms; `None` once the lease has ended.
     leases: BTreeMap<(NodeId, ExecutorId), Option<u64>>,
     syncs: sync::Syncs,
     unlogged_bytes: u64,
     unflushed_bytes: u64,
-    full: bool,
+    is_full: bool,
     counts: CoreCounts,
     sums: Sums,
     online: usize,
@@ -203,23 +215,28 @@ pub struct Shard {
 impl Shard {
     /// A shard without messages; see [`CoreConfig`].
     pub fn new(config: CoreConfig) -> Self {
-        let peers = config.placement.peers(config.node).into_iter().map(|node| (node, Default::default())).collect();
         Shard {
             senders: Senders::new(config.seed),
             tombstones: Tombstones::new(config.seed),
-            peers,
-            complete: false,
+            is_lone: step::is_lone(&config.placement, config.node),
+            tenures: Vec::new(),
+            links: BTreeSet::new(),
+            due: step::Due::default(),
+            digests: BTreeMap::new(),
+            rounds: 0,
+            marks: VecDeque::new(),
+            is_recovered: false,
+            is_leaving: false,
             addresses: Addresses::default(),
             cells: Cells::default(),
             pending: VecDeque::new(),
             unwritten: VecDeque::new(),
-            unmoved_mark: None,
             timers: Wheel::new(),
             leases: BTreeMap::new(),
             syncs: sync::Syncs::default(),
             unlogged_bytes: 0,
             unflushed_bytes: 0,
-            full: false,
+            is_full: false,
             counts: CoreCounts::default(),
             sums: Sums::default(),
             online: 0,
@@ -273,6 +290,11 @@ impl Shard {
         if mutant::is(Mutant::JoiningCoreBounces) && !self.can_send(mailbox.slot) {
             return turn.to_edge(origin.login.at, ToEdge::Bounce { to: origin });
         }
+        if !self.serves(mailbox.slot) && !mutant::is(Mutant::LeaverKeepsServing) {
+            self.counts.unavailable += 1;
+            let refusal = Refusal { code: Code::Unavailable, wait_ms: self.config.limits.retry_ms };
+            return turn.to_edge(origin.login.at, ToEdge::Refused { to: origin, refusal });
+        }
         let sender = self.senders.acquire(&message.key.sender);
         let epoch = self.senders.on_login(sender, origin.login);
         let key = (message.key.id, sender);
@@ -318,7 +340,8 @@ impl Shard {
         let log_delay_ms = self.config.limits.log_delay_ms;
         // A message that comes back from a slow recipient's edge has waited already.
         let is_fresh = turn.now.wall_ms().saturating_sub(sent_at) < log_delay_ms;
-        let present = is_fresh && mailbox.presence.drains().is_some() && self.can_send(mailbox.slot);
+        let present =
+            is_fresh && !self.is_leaving && mailbox.presence.drains().is_some() && self.can_send(mailbox.slot);
         let held = mailbox.held();
         held.insert(&mut self.sums, entry);
         held.unlogged.push_back((turn.now.mono_ms + log_delay_ms, key));
@@ -338,7 +361,7 @@ impl Shard {
         let code = if messages >= limits.inbox_messages_max as usize || held + bytes > limits.inbox_bytes_max {
             self.counts.inbox_full += 1;
             Code::InboxFull
-        } else if self.full && (mailbox.presence.drains().is_none() || !self.can_send(mailbox.slot)) {
+        } else if self.is_full && (mailbox.presence.drains().is_none() || !self.can_send(mailbox.slot)) {
             self.counts.disk_full += 1;
             Code::DiskFull
         } else if self.unlogged_bytes + self.unflushed_bytes + bytes > limits.unflushed_bytes_max {
@@ -390,6 +413,7 @@ impl Shard {
     ) -> Option<(Entry, Vec<ReturnAddress>)> {
         let held = mailbox.held.as_mut()?;
         let entry = held.remove(&mut self.sums, key)?;
+        self.on_removed(mailbox.slot);
         let remembers = !mutant::is(Mutant::NoTombstones);
         match entry.content() {
             Content::Unlogged(cell) => {
@@ -488,7 +512,8 @@ impl Shard {
     ) -> Option<Box<(MessageId, Grant)>> {
         let grant = mailbox.presence.grant(now.mono_ms)?;
         if !mutant::is(Mutant::DirectWheneverLocationIsKnown) {
-            let in_step = self.complete && self.peers.values().all(|peer| peer.is_up() && peer.is_synced(mailbox.slot));
+            let in_step =
+                self.is_lone || self.tenure(mailbox.slot).is_some_and(|tenure| tenure.is_in_step(mailbox.slot));
             let ours =
                 |entry: &Entry| entry.pair == to.pair && self.senders.login_of(sender, entry.epoch) == Some(to.login);
             let other = mailbox.held.as_ref().is_some_and(|held| held.inbox.has_other(sender, id, GRANT_LOOKS, ours));
@@ -505,13 +530,57 @@ impl Shard {
         Some(ReturnAddress { login, pair: entry.pair, sequence: entry.sequence })
     }
 
-    /// Whether this core may send from the inboxes of a slot (rule 14). A SYNC that was cut leaves younger entries
-    /// without older ones; where order holds always, nobody is sent those until it was done again.
+    /// Whether this core may send from the inboxes of a slot (rule 14).
     fn can_send(&self, slot: Slot) -> bool {
-        let is_strict = usize::from(self.config.limits.copies_min) > self.peers.len();
-        mutant::is(Mutant::WipedCoreServesBeforeSync)
-            || (self.complete && self.peers.values().all(|peer| peer.is_synced(slot) || !(is_strict || peer.is_up())))
+        let copies_min = self.config.limits.copies_min;
+        (self.is_lone && self.is_recovered)
+            || mutant::is(Mutant::WipedCoreServesBeforeSync)
+            || self.tenure(slot).is_some_and(|tenure| tenure.can_send(slot, copies_min))
     }
+
+    /// How many replicas would have a message on disk before `stored` is told.
+    fn reachable_copies(&self, slot: Slot) -> u8 {
+        match self.tenure(slot) {
+            _ if self.is_lone => 1,
+            Some(tenure) => tenure.counted(slot, self.config.limits.copies_min).map_or(0, |bits| 1 + ones(bits)),
+            None => 0,
+        }
+    }
+
+    /// How many copies `stored` may name, if these replicas and this one have it on disk; `None`: not yet (rule 8).
+    fn copies_told(&self, slot: Slot, copies: u8) -> Option<u8> {
+        let copies_min = self.config.limits.copies_min;
+        if mutant::is(Mutant::StoredBelowCopiesMin) {
+            return Some(1 + ones(copies));
+        }
+        let told = match self.tenure(slot) {
+            _ if self.is_lone => 1,
+            Some(tenure) => {
+                let counted = tenure.counted(slot, copies_min).filter(|counted| counted & !copies == 0)?;
+                // Who is not settled does not know what the others have.
+                1 + if tenure.is_settled() { ones(copies | counted) } else { 0 }
+            }
+            None => return None,
+        };
+        Some(told).filter(|&told| told >= copies_min)
+    }
+
+    /// Every shard is looked at again.
+    fn look_at_all(&mut self) {
+        (0..self.tenures.len() as u32).for_each(|shard| self.due.shard(shard));
+    }
+
+    fn pump_all(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
+        for id in mailboxes.numbers() {
+            if let Some(mailbox) = mailboxes.mailbox(id) {
+                self.pump(turn, mailbox);
+            }
+        }
+    }
+}
+
+fn ones(bits: u8) -> u8 {
+    bits.count_ones() as u8
 }
 
 /// The next entry of an inbox to be sent (rule 9).

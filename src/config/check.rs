@@ -112,9 +112,11 @@ impl Check<'_> {
         let core = self.core(written);
         let cluster = self.cluster(written);
         let place = self.place(node, &cluster);
+        let link = self.link(node, &cluster, edge.body_bytes_max);
+        self.gossip_length(&node.name, &place, &cluster, &link);
         let data = self.data(&node.data, place.role, environment);
         Config {
-            link: self.link(node, &cluster, edge.body_bytes_max),
+            link,
             cluster,
             name: self.text("node.name", &node.name, 255),
             region: place.region,

@@ -20,6 +20,11 @@ const LISTED_MAX: usize = 65_536;
 /// What is put in front of the domain may have 50 bytes, and a name has at most 253.
 const DOMAIN_BYTES_MAX: usize = 200;
 
+/// What a node tells about itself by gossip, so that it fits into a datagram beside what it tells about another one.
+const GOSSIP_TEXT_BYTES_MAX: usize = 512;
+/// The longest socket address, where it is not written.
+const ADDRESS_BYTES_MAX: usize = 47;
+
 /// Where a node stands in its cluster.
 pub struct Place {
     pub role: Role,
@@ -101,6 +106,19 @@ impl Check<'_> {
             seeds: seeds.clone(),
             listen: listen.unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0)),
             advertise: self.gossip_advertise(&node.gossip.advertise),
+        }
+    }
+
+    /// To be asked when everything else of the node is known.
+    pub fn gossip_length(&mut self, name: &str, place: &Place, cluster: &Cluster, link: &LinkConfig) {
+        if !matches!(cluster.discovery, Discovery::Gossip { .. }) {
+            return;
+        }
+        let address = link.advertise.as_ref().map_or(ADDRESS_BYTES_MAX, String::len);
+        let shards = place.shards.as_deref().map_or(0, |ranges| shards_text(ranges).len());
+        let length = name.len() + place.region.len() + place.zone.len() + shards + address;
+        if length > GOSSIP_TEXT_BYTES_MAX {
+            self.fault("node.shards", Problem::TooLongForGossip { length, max: GOSSIP_TEXT_BYTES_MAX });
         }
     }
 

@@ -209,6 +209,17 @@ fn gossip_listens_where_links_do_unless_it_is_told() {
 }
 
 #[test]
+fn what_a_node_says_fits_into_a_datagram() {
+    let every_second: Vec<String> = (0..160).map(|n| (2 * n).to_string()).collect();
+    let node = format!("shards: \"{}\"", every_second.join(","));
+    let error = refused(&gossip("num_shards: 1000", &node));
+    assert!(error.contains("node.shards: name, region, zone, shards and address of a node have 6"), "{error}");
+    assert!(error.contains("gossip takes 512; name fewer or larger ranges"), "{error}");
+    let fewer = format!("shards: \"{}\"", every_second[..100].join(","));
+    assert!(of_text(&gossip("num_shards: 1000", &fewer)).is_ok());
+}
+
+#[test]
 fn dns_has_a_domain_and_perhaps_a_server() {
     let dns = |dns: &str| {
         of_text(&format!(

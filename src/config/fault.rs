@@ -186,6 +186,17 @@ pub enum Problem {
         /// How many there are.
         num_shards: u32,
     },
+    /// More than a datagram of gossip has room for.
+    #[error(
+        "name, region, zone, shards and address of a node have {length} bytes together, and gossip takes {max}; name \
+         fewer or larger ranges of shards, or shorten the names"
+    )]
+    TooLongForGossip {
+        /// As written.
+        length: usize,
+        /// Most allowed.
+        max: usize,
+    },
     /// No name of a domain.
     #[error("`{0}` is no domain; write a name of at most 200 bytes such as core.iris.internal")]
     BadDomain(String),

@@ -28,7 +28,9 @@ fn number(text: &str) -> Option<u32> {
     if is_number { text.replace('_', "").parse().ok() } else { None }
 }
 
-fn united(mut ranges: Ranges) -> Ranges {
+/// Sorts ranges, and makes one of those that touch.
+#[must_use]
+pub fn united(mut ranges: Ranges) -> Ranges {
     ranges.sort_by_key(|range| (*range.start(), *range.end()));
     let mut united: Ranges = Vec::with_capacity(ranges.len());
     for range in ranges {

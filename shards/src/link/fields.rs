@@ -174,6 +174,10 @@ impl<'a> Reader<'a> {
         LinkError::BadValue { frame: self.frame, field, value }
     }
 
+    pub(super) fn truncated(&self, field: &'static str) -> LinkError {
+        LinkError::Truncated { frame: self.frame, field }
+    }
+
     #[inline]
     pub(super) fn left(&self) -> usize {
         self.rest.len()

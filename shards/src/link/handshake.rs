@@ -44,9 +44,9 @@ pub struct Hello {
     pub executors: u16,
     /// Which start of the dialer this is: higher than at any start before.
     pub boot: u64,
-    /// Counts the dialer's attempts of this start, to any node: never used twice.
+    /// Counts the attempts of this start to reach that node: never used twice.
     pub attempt: u64,
-    /// The last link with this node that the dialer had up, if any.
+    /// The newest link with that node that the dialer had up, or had answered with ACCEPT: it is dead here.
     pub last: Option<LinkName>,
     /// Chosen by chance for this attempt.
     pub nonce: [u8; 32],

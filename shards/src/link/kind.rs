@@ -28,11 +28,12 @@ pub(super) const DIGEST: u8 = 0x23;
 pub(super) const WANT: u8 = 0x24;
 pub(super) const DONE: u8 = 0x25;
 pub(super) const NO_ROOM: u8 = 0x26;
+pub(super) const OFFERED: u8 = 0x27;
+pub(super) const COMPARED: u8 = 0x28;
 
 /// To the core half of every executor.
 pub(super) const REFRESH: u8 = 0x30;
-pub(super) const OFFERED: u8 = 0x31;
-pub(super) const COMPARED: u8 = 0x32;
+pub(super) const CLAIMS: u8 = 0x31;
 
 /// To the edge half of one executor.
 pub(super) const OUTNUMBERED: u8 = 0x40;

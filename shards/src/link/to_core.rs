@@ -2,7 +2,7 @@
 //! section 5). Each starts with its slot and other fields of known size; then come names, then the body.
 
 use super::fields::{ADDRESS_BYTES, Block, HEAD_BYTES, ID_BYTES, LOGIN_BYTES, Reader, length32, user_bytes};
-use super::{LinkError, Parcel, RUN_BYTES_MAX, kind};
+use super::{LinkError, Parcel, RUN_BYTES_MAX, claims, kind};
 use crate::frame::HEADER_BYTES;
 use crate::id::{Key, Login, ReturnAddress, Slot, UserId};
 use crate::peer::{Asker, FromReplica, Message, ToCore, ToCores};
@@ -87,10 +87,11 @@ fn encode_replica(slot: Slot, message: &FromReplica, out: &mut Vec<u8>) {
                 .user_bytes(user)
                 .frame(out, [user.as_bytes(), &user_bytes(sender), sender.as_bytes(), &message.body]);
         }
-        FromReplica::Flushed { user, key } => {
-            Block::<{ SLOT_HEAD_BYTES + ID_BYTES + 1 }>::head(kind::FLUSHED)
+        FromReplica::Flushed { user, key, asks } => {
+            Block::<{ SLOT_HEAD_BYTES + ID_BYTES + 1 + 1 }>::head(kind::FLUSHED)
                 .u32(slot.0)
                 .id(key.id)
+                .u8((*asks).into())
                 .user_bytes(user)
                 .frame(out, [user.as_bytes(), &user_bytes(&key.sender), key.sender.as_bytes()]);
         }
@@ -109,6 +110,12 @@ fn encode_replica(slot: Slot, message: &FromReplica, out: &mut Vec<u8>) {
         FromReplica::Want { slot: same } => encode_slot(kind::WANT, slot, *same, out),
         FromReplica::Done { slot: same } => encode_slot(kind::DONE, slot, *same, out),
         FromReplica::NoRoom { slot: same } => encode_slot(kind::NO_ROOM, slot, *same, out),
+        FromReplica::Offered { executor, round, shards } => {
+            claims::encode_step(kind::OFFERED, slot, (*executor, *round, shards), out);
+        }
+        FromReplica::Compared { executor, round, shards } => {
+            claims::encode_step(kind::COMPARED, slot, (*executor, *round, shards), out);
+        }
     }
 }
 
@@ -153,21 +160,12 @@ fn encode_group(keys: &[Key], room: usize, out: &mut Vec<u8>) -> Option<usize> {
     Some(count)
 }
 
-pub(super) fn encode_cores(message: ToCores, out: &mut Vec<u8>) {
+pub(super) fn encode_cores(message: &ToCores, out: &mut Vec<u8>) {
     match message {
         ToCores::Refresh(executor) => {
             Block::<{ HEAD_BYTES + 2 }>::head(kind::REFRESH).u16(executor.0).frame(out, []);
         }
-        ToCores::Offered { executor, executors, complete } => {
-            Block::<{ HEAD_BYTES + 5 }>::head(kind::OFFERED)
-                .u16(executor.0)
-                .u16(executors)
-                .u8(complete.into())
-                .frame(out, []);
-        }
-        ToCores::Compared { executor, executors } => {
-            Block::<{ HEAD_BYTES + 4 }>::head(kind::COMPARED).u16(executor.0).u16(executors).frame(out, []);
-        }
+        ToCores::Claims(claims) => claims::encode(claims, out),
     }
 }
 
@@ -176,7 +174,7 @@ pub(super) fn decode_core(kind: u8, payload: &[u8]) -> Result<Parcel, LinkError>
     match kind {
         kind::APPEND => decode_append(payload),
         kind::ACK => decode_ack(payload),
-        kind::ENTRY..=kind::NO_ROOM => decode_replica(kind, payload),
+        kind::ENTRY..=kind::COMPARED => decode_replica(kind, payload),
         _ => decode_rare(kind, payload),
     }
 }
@@ -276,9 +274,9 @@ fn decode_replica(kind: u8, payload: &[u8]) -> Result<Parcel, LinkError> {
         kind::ENTRY => decode_entry(payload)?,
         kind::FLUSHED => {
             let mut reader = Reader::new("FLUSHED", payload);
-            let (slot, id) = (reader.slot()?, reader.id("id")?);
+            let (slot, id, asks) = (reader.slot()?, reader.id("id")?, reader.flag("asks")?);
             let (user, sender) = last_names(reader)?;
-            (slot, FromReplica::Flushed { user, key: Key { id, sender } })
+            (slot, FromReplica::Flushed { user, key: Key { id, sender }, asks })
         }
         kind::TOMBSTONE => {
             let mut reader = Reader::new("TOMBSTONE", payload);
@@ -295,6 +293,14 @@ fn decode_replica(kind: u8, payload: &[u8]) -> Result<Parcel, LinkError> {
         kind::WANT => decode_slot("WANT", payload).map(|slot| (slot, FromReplica::Want { slot }))?,
         kind::DONE => decode_slot("DONE", payload).map(|slot| (slot, FromReplica::Done { slot }))?,
         kind::NO_ROOM => decode_slot("NO_ROOM", payload).map(|slot| (slot, FromReplica::NoRoom { slot }))?,
+        kind::OFFERED => {
+            let (slot, (executor, round, shards)) = claims::decode_step("OFFERED", payload)?;
+            (slot, FromReplica::Offered { executor, round, shards })
+        }
+        kind::COMPARED => {
+            let (slot, (executor, round, shards)) = claims::decode_step("COMPARED", payload)?;
+            (slot, FromReplica::Compared { executor, round, shards })
+        }
         kind => return Err(LinkError::UnknownKind(kind)),
     };
     Ok(Parcel::Core { slot, message: ToCore::Replica(message) })
@@ -328,17 +334,7 @@ pub(super) fn decode_cores(kind: u8, payload: &[u8]) -> Result<Parcel, LinkError
             let executor = reader.executor("executor")?;
             reader.end().map(|()| ToCores::Refresh(executor))?
         }
-        kind::OFFERED => {
-            let mut reader = Reader::new("OFFERED", payload);
-            let (executor, executors) = (reader.executor("executor")?, reader.u16("executors")?);
-            let complete = reader.flag("complete")?;
-            reader.end().map(|()| ToCores::Offered { executor, executors, complete })?
-        }
-        kind::COMPARED => {
-            let mut reader = Reader::new("COMPARED", payload);
-            let (executor, executors) = (reader.executor("executor")?, reader.u16("executors")?);
-            reader.end().map(|()| ToCores::Compared { executor, executors })?
-        }
+        kind::CLAIMS => claims::decode(payload).map(|claims| ToCores::Claims(Box::new(claims)))?,
         kind => return Err(LinkError::UnknownKind(kind)),
     };
     Ok(Parcel::Cores { message })

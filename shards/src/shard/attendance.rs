@@ -49,12 +49,15 @@ impl Shard {
         self.recall(mailbox);
         self.log_all(turn, (id, mailbox));
         mailbox.settle();
-        tell_watchers(turn, mailbox, state_of(mailbox));
+        // The session may be registered with those who keep the slot now.
+        if self.serves(mailbox.slot) {
+            tell_watchers(turn, mailbox, state_of(mailbox));
+        }
     }
 
     /// LOOKUP or WATCH.
     pub fn on_lookup(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox, asker: Asker, watch: bool) {
-        let mut state = state_of(mailbox);
+        let mut state = if self.serves(mailbox.slot) { state_of(mailbox) } else { PresenceState::Unknown };
         if watch {
             mailbox.keep_watchers(|known| known.login != asker.login);
             let watchers = mailbox.watchers.get_or_insert_default();
@@ -73,6 +76,20 @@ impl Shard {
         if self.leases.insert((node, executor), Some(turn.now.mono_ms)) == Some(None) {
             let at = Location { node, executor, session: crate::id::SessionId(0) };
             turn.to_edge(at, ToEdge::LeaseEnded { core: self.config.node });
+        }
+    }
+
+    /// The link to a node is lost: its sessions are sent nothing until they register again.
+    pub(super) fn on_edge_lost(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, node: NodeId) {
+        for id in mailboxes.numbers() {
+            if let Some(mailbox) = mailboxes.mailbox(id) {
+                mailbox.keep_watchers(|asker| asker.login.at.node != node);
+                if mailbox.presence.location().is_some_and(|at| at.node == node) {
+                    mailbox.presence.stop_draining();
+                    self.recall(mailbox);
+                    self.log_all(turn, (id, mailbox));
+                }
+            }
         }
     }
 

@@ -23,7 +23,7 @@ impl Shard {
     pub fn on_timer(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox)) {
         let Some(held) = mailbox.held.as_mut() else { return };
         held.timer_armed = false;
-        if self.full && mailbox.presence.drains().is_some() {
+        if self.is_full && mailbox.presence.drains().is_some() {
             self.arm(turn.now, id, mailbox);
             return;
         }
@@ -62,7 +62,7 @@ impl Shard {
         let name = Key { id: key.0, sender: self.senders.name(key.1).clone() };
         let (sent_at, body) = self.cells.at(cell);
         let user = mailbox.user.clone();
-        for node in self.peers_up() {
+        for node in self.offered(slot) {
             let message = Message { key: name.clone(), sent_at, body: body.clone() };
             self.replicate(turn, (node, slot), (id, &user), (key, message));
         }
@@ -111,12 +111,7 @@ impl Shard {
                     let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
                     self.answered(at, key);
                 }
-                Pending::Complete { relocates } => {
-                    if let Some(old) = relocates {
-                        trim(turn, old);
-                    }
-                    self.become_complete(turn, mailboxes);
-                }
+                Pending::Complete => self.on_mark_flushed(turn, place),
                 Pending::Dropped { .. } => unreachable!("what is behind a failed append fails until that was heard"),
             }
         }
@@ -158,7 +153,8 @@ impl Shard {
                 entry.set_content(Content::Flushed(place));
                 self.counts.stored += 1;
                 self.tell_stored(turn, run, (id, slot), entry);
-                self.tell_replicas(turn, mailbox, |user, key| FromReplica::Flushed { user, key }, key);
+                let flushed = |user, key| FromReplica::Flushed { user, key, asks: false };
+                self.tell_replicas(turn, mailbox, flushed, key);
             }
             (Some(entry), Some(old)) if entry.content() == Content::Flushed(old) => {
                 entry.set_content(Content::Flushed(place));
@@ -184,12 +180,7 @@ impl Shard {
         if entry.is_told() || !matches!(entry.content(), Content::Flushed(_)) {
             return;
         }
-        let copies = 1 + entry.copies.count_ones() as u8;
-        let peers = self.peers.values().enumerate();
-        let waits = peers.filter(|(_, peer)| peer.keeps(slot)).any(|(bit, _)| entry.copies & (1 << bit) == 0);
-        if !mutant::is(Mutant::StoredBelowCopiesMin) && (waits || copies < self.config.limits.copies_min) {
-            return;
-        }
+        let Some(copies) = self.copies_told(slot, entry.copies) else { return };
         entry.set_told(true);
         for to in self.addresses.of(id, entry.key()) {
             turn.to_edge(to.login.at, ToEdge::Stored { to, last: to.sequence, newest: entry.id, copies });
@@ -232,10 +223,8 @@ impl Shard {
                     let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
                     self.answered(at, key);
                 }
-                Pending::Complete { relocates: Some(place) } if self.full => self.unmoved_mark = Some(place),
-                Pending::Complete { relocates: Some(place) } => self.append_complete(turn, Some(place)),
-                // Something before it is missing: once that is there, it is appended again.
-                Pending::Complete { relocates: None } => {}
+                // Something before it is missing, or there was no room: once that is over, it is appended again.
+                Pending::Complete => self.on_mark_failed(),
                 Pending::Dropped { mailbox, key, bytes } => {
                     self.unflushed_bytes -= u64::from(bytes);
                     let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
@@ -243,21 +232,16 @@ impl Shard {
                 }
             }
         }
-        self.go_on_with_room(turn, mailboxes);
+        self.go_on_with_room(turn);
     }
 
     /// There may be room now for what failed.
-    fn go_on_with_room(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
-        if self.full {
+    fn go_on_with_room(&mut self, turn: &mut Turn<'_>) {
+        if self.is_full {
             return;
         }
-        if let Some(place) = self.unmoved_mark.take() {
-            self.append_complete(turn, Some(place));
-        }
         self.want_again(turn);
-        if !self.complete {
-            self.become_synced(turn, mailboxes);
-        }
+        self.look_at_all();
     }
 
     /// A present recipient still gets it from memory; for an absent one it is refused, and was never there. A copy is
@@ -270,7 +254,8 @@ impl Shard {
         let Content::Logging(cell) = entry.content() else { return };
         entry.set_content(Content::Unlogged(cell));
         self.unlogged_bytes += u64::from(entry.bytes);
-        if present && (self.peers.is_empty() || self.origin(entry).is_some()) {
+        let is_sole = self.is_lone || self.tenure(mailbox.slot).is_some_and(|tenure| tenure.replicas().len() == 1);
+        if present && (is_sole || self.origin(entry).is_some()) {
             held.unlogged.push_front((turn.now.mono_ms + u64::from(retry_ms), key));
             return self.arm(turn.now, id, mailbox);
         }
@@ -319,6 +304,7 @@ impl Shard {
     ) {
         let Some(held) = mailbox.held.as_mut() else { return };
         let Some(entry) = held.remove(&mut self.sums, key) else { return };
+        self.on_removed(mailbox.slot);
         match entry.content() {
             Content::Unlogged(cell) => {
                 self.unlogged_bytes -= u64::from(entry.bytes);
@@ -337,7 +323,7 @@ impl Shard {
 
     /// The disk is full, or has room again.
     pub fn on_full(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, full: bool) {
-        self.full = full;
+        self.is_full = full;
         if full {
             return;
         }
@@ -346,7 +332,7 @@ impl Shard {
             self.append_tombstone(turn, (id, mailbox), key, kills);
             self.answered(mailbox, key);
         }
-        self.go_on_with_room(turn, mailboxes);
+        self.go_on_with_room(turn);
     }
 
     /// The content of an entry has come from the disk.
@@ -388,14 +374,7 @@ impl Shard {
         let (user, name) = match &record {
             Record::Entry(entry) => (&entry.user, &entry.key),
             Record::Tombstone { user, key, .. } => (user, key),
-            Record::Complete(_) => {
-                let under_way =
-                    |pending: &Pending| matches!(pending, Pending::Complete { relocates } if *relocates == Some(place));
-                if !self.pending.iter().any(under_way) {
-                    self.append_complete(turn, Some(place));
-                }
-                return;
-            }
+            Record::Complete(mark) => return self.relocate_mark(turn, mark, place),
         };
         let (Some((id, mailbox)), Some(sender)) = (mailboxes.find(user), self.senders.find(&name.sender)) else {
             return trim(turn, place);
@@ -448,7 +427,7 @@ impl Shard {
         match record {
             Record::Entry(entry) => self.recover_entry(turn, mailboxes, entry, (body_bytes, place)),
             Record::Tombstone { user, key, .. } => self.recover_tombstone(turn, mailboxes, &user, &key, place),
-            Record::Complete(_) => self.complete = true,
+            Record::Complete(mark) => self.recover_mark(turn, mark, place),
         }
     }
 
@@ -558,7 +537,7 @@ impl Shard {
             return;
         }
         if let Some(&(due_ms, _)) = held.unlogged.front() {
-            let due_ms = if self.full { now.mono_ms + u64::from(self.config.limits.retry_ms) } else { due_ms };
+            let due_ms = if self.is_full { now.mono_ms + u64::from(self.config.limits.retry_ms) } else { due_ms };
             held.timer_armed = true;
             self.timers.arm(due_ms, id);
         }

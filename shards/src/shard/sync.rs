@@ -1,6 +1,6 @@
 //! In step with the other replicas: copies of entries, tombstones, and SYNC after a link was away (rules 8 and 14).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Pending, Run, Shard, Turn, flush_stored, tell_others, to_core};
 use crate::event::Action;
@@ -9,10 +9,10 @@ use crate::inbox::{Content, Entry, EntryKey};
 use crate::mailbox::{Mailbox, MailboxId, Mailboxes};
 use crate::mutant::{self, Mutant};
 use crate::peer::FromReplica;
-use crate::peer::{Message, Peer, ToCores};
+use crate::peer::Message;
 use crate::replica::InStep;
-use crate::slot::{slot_of, stable_hash};
-use crate::storage::{Mark, Place, Record, StorageRequest};
+use crate::slot::slot_of;
+use crate::storage::StorageRequest;
 use crate::tombstone::Kept;
 
 /// SYNCs that this side answers: what goes to another replica for one slot, in order, as far as it is not sent.
@@ -22,6 +22,8 @@ use crate::tombstone::Kept;
 #[derive(Debug, Default)]
 pub(super) struct Syncs {
     queues: BTreeMap<(NodeId, Slot), Queue>,
+    /// Slots that were asked for by executors that may ask for more: all are answered at once.
+    asked: BTreeSet<(NodeId, Slot)>,
 }
 
 /// What waits to be sent to another replica for one slot.
@@ -43,8 +45,15 @@ struct Queued {
 }
 
 impl Syncs {
-    fn on_link_down(&mut self, node: NodeId) {
+    pub(super) fn on_link_down(&mut self, node: NodeId) {
         self.queues.retain(|&(asker, _), _| asker != node);
+        self.asked.retain(|&(asker, _)| asker != node);
+    }
+
+    /// The slot is offered anew.
+    pub(super) fn forget(&mut self, node: NodeId, slot: Slot) {
+        self.queues.remove(&(node, slot));
+        self.asked.remove(&(node, slot));
     }
 
     /// The queues of a slot.
@@ -66,22 +75,18 @@ impl Syncs {
 }
 
 impl Shard {
-    /// Every other replica whose link is up.
-    pub(super) fn peers_up(&self) -> Vec<NodeId> {
-        self.peers.iter().filter(|(_, peer)| peer.is_up()).map(|(&node, _)| node).collect()
-    }
-
-    /// How many replicas would have a message on disk before `stored` is told.
-    pub(super) fn reachable_copies(&self, slot: Slot) -> u8 {
-        1 + self.peers.values().filter(|peer| peer.keeps(slot)).count() as u8
+    /// Who gets what is appended to a slot.
+    pub(super) fn offered(&self, slot: Slot) -> Vec<NodeId> {
+        let peers = self.tenure(slot).into_iter().flat_map(|tenure| tenure.peers());
+        peers.filter(|(_, peer)| peer.is_offered(slot)).map(|(node, _)| node).collect()
     }
 
     /// Whether tombstones may be forgotten for their age: no replica is away that could bring the entry back.
     pub(super) fn may_forget(&self) -> bool {
-        self.peers.values().all(|peer| peer.is_up() && peer.is_all_synced())
+        self.is_lone || self.tenures().all(|tenure| tenure.may_forget())
     }
 
-    /// Tells every replica that is up about one entry.
+    /// Tells everybody who keeps the slot, or hands it over, about one entry.
     pub(super) fn tell_replicas(
         &self,
         turn: &mut Turn<'_>,
@@ -89,121 +94,70 @@ impl Shard {
         what: impl Fn(UserId, Key) -> FromReplica,
         key: EntryKey,
     ) {
-        for node in self.peers_up() {
+        let Some(tenure) = self.tenure(mailbox.slot) else { return };
+        if !tenure.serves() && mutant::is(Mutant::OldReplicaTombstonesNotTold) {
+            return;
+        }
+        let hears = |peer: &InStep| match tenure.serves() {
+            true => tenure.is_replica(peer) || (peer.is_up() && peer.is_handing()),
+            false => peer.is_up() && peer.keeps_some(),
+        };
+        for (node, _) in tenure.peers().filter(|(_, peer)| hears(peer)) {
             let name = Key { id: key.0, sender: self.senders.name(key.1).clone() };
             to_core(turn, node, mailbox.slot, what(mailbox.user.clone(), name));
         }
-    }
-
-    /// Recovery is over. With one replica every log is complete.
-    pub fn on_recovered_all(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
-        if self.complete || self.peers.is_empty() {
-            self.complete = true;
-            self.pump_all(turn, mailboxes);
-        }
-    }
-
-    /// The link to another node is up.
-    pub fn on_link_up(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, node: NodeId) {
-        let Some(peer) = self.peers.get_mut(&node) else { return };
-        peer.on_link_up();
-        for (slot, digest) in self.digests(mailboxes) {
-            to_core(turn, node, slot, FromReplica::Digest { slot, digest });
-        }
-        let (executor, executors, complete) = (self.config.executor, self.config.executors, self.complete);
-        let message = ToCores::Offered { executor, executors, complete };
-        turn.out.push(Action::Peer(Peer::Cores { node, message }));
-    }
-
-    /// The link to another node is lost.
-    pub fn on_link_down(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, node: NodeId) {
-        for id in mailboxes.numbers() {
-            if let Some(mailbox) = mailboxes.mailbox(id) {
-                mailbox.keep_watchers(|asker| asker.login.at.node != node);
-                if mailbox.presence.location().is_some_and(|at| at.node == node) {
-                    mailbox.presence.stop_draining();
-                    self.recall(mailbox);
-                    self.log_all(turn, (id, mailbox));
-                }
-            }
-        }
-        let Some(peer) = self.peers.get_mut(&node) else { return };
-        peer.on_link_down();
-        self.syncs.on_link_down(node);
-        self.become_served(turn, mailboxes);
-    }
-
-    /// Another core has told all its digests: what differs is asked for.
-    pub fn on_offered(
-        &mut self,
-        turn: &mut Turn<'_>,
-        mailboxes: &mut Mailboxes,
-        node: NodeId,
-        (executor, executors, complete): (ExecutorId, u16, bool),
-    ) {
-        let mine = self.digests(mailboxes);
-        let Some(peer) = self.peers.get_mut(&node) else { return };
-        let Some(theirs) = peer.on_offered(executor, executors, complete) else { return };
-        for (slot, digest) in theirs {
-            if mine.get(&slot) != Some(&digest) {
-                peer.want(slot);
-                to_core(turn, node, slot, FromReplica::Want { slot });
-            }
-        }
-        let (executor, executors) = (self.config.executor, self.config.executors);
-        let message = ToCores::Compared { executor, executors };
-        turn.out.push(Action::Peer(Peer::Cores { node, message }));
-        if mutant::is(Mutant::CompleteBeforeFlush) && !self.complete {
-            self.append_complete(turn, None);
-        }
-        self.become_synced(turn, mailboxes);
     }
 
     /// From the core of another replica.
     pub fn on_replica(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, node: NodeId, message: FromReplica) {
         match message {
             FromReplica::Entry { user, message, flushed } => {
-                self.on_copy(turn, mailboxes.open(&user), node, (message, flushed));
+                self.on_copy(turn, mailboxes, &user, (node, message, flushed));
             }
-            FromReplica::Flushed { user, key } => {
+            FromReplica::Flushed { user, key, asks } => {
                 if let Some(at) = mailboxes.find(&user) {
-                    self.on_copy_flushed(turn, at, node, &key);
+                    self.on_copy_flushed(turn, at, node, (&key, asks));
                 }
             }
             FromReplica::Tombstone { user, key, taken_at } => {
-                self.on_copy_taken(turn, mailboxes.open(&user), &key, taken_at);
-            }
-            FromReplica::Digest { slot, digest } => {
-                if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.on_digest(slot, digest);
+                if self.serves(slot_of(user.as_bytes())) || mailboxes.find(&user).is_some() {
+                    self.on_copy_taken(turn, mailboxes.open(&user), &key, taken_at);
                 }
             }
-            FromReplica::Offered { .. } | FromReplica::Compared { .. } => {}
-            FromReplica::Want { slot } => {
-                if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.set_short(slot, false);
-                }
-                self.on_want(turn, mailboxes, node, slot);
+            FromReplica::Digest { slot, digest } => self.on_digest(node, slot, digest),
+            FromReplica::Offered { executor, round, shards } => {
+                self.on_offered(turn, mailboxes, (node, executor), (round, &shards));
             }
+            FromReplica::Compared { executor, round, shards } => {
+                self.on_compared(turn, mailboxes, (node, executor), (round, &shards));
+            }
+            FromReplica::Want { slot } => self.on_want(turn, mailboxes, node, slot),
             FromReplica::NoRoom { slot } => {
-                if let Some(peer) = self.peers.get_mut(&node) {
+                if let Some(peer) = self.peer_of(node, slot) {
                     peer.set_short(slot, true);
-                    self.become_served(turn, mailboxes);
+                    self.due.shard(self.shard_of(slot));
                 }
             }
             FromReplica::Done { slot } => {
-                if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.on_done(slot);
-                    self.want_again(turn);
-                    self.become_synced(turn, mailboxes);
+                if self.peer_of(node, slot).is_some_and(|peer| peer.on_done(slot)) {
+                    self.due.shard(self.shard_of(slot));
                 }
+                self.want_again(turn);
             }
         }
     }
 
+    fn peer_of(&mut self, node: NodeId, slot: Slot) -> Option<&mut InStep> {
+        let shard = self.shard_of(slot);
+        self.tenures.get_mut(shard as usize)?.as_deref_mut()?.peer_mut(node)
+    }
+
     /// A copy found no room on this disk: nothing is sent from its slot until all of it was asked for again.
     pub(super) fn fall_behind(&mut self, turn: &mut Turn<'_>, slot: Slot) {
-        for (&node, peer) in &mut self.peers {
+        let shard = self.shard_of(slot);
+        let tenure = self.tenures.get_mut(shard as usize).and_then(Option::as_deref_mut);
+        let Some(tenure) = tenure.filter(|tenure| tenure.serves()) else { return };
+        for (node, peer) in tenure.peers_mut() {
             if peer.fall_behind(slot) {
                 to_core(turn, node, slot, FromReplica::NoRoom { slot });
             }
@@ -212,55 +166,60 @@ impl Shard {
 
     /// There may be room now for what had none.
     pub(super) fn want_again(&mut self, turn: &mut Turn<'_>) {
-        if self.full {
+        if self.is_full {
             return;
         }
-        for (&node, peer) in &mut self.peers {
-            for slot in peer.to_want_again() {
-                peer.want(slot);
-                to_core(turn, node, slot, FromReplica::Want { slot });
+        for tenure in self.tenures.iter_mut().flatten() {
+            for (node, peer) in tenure.peers_mut() {
+                for slot in peer.to_want_again() {
+                    peer.want(slot);
+                    to_core(turn, node, slot, FromReplica::Want { slot });
+                }
             }
         }
     }
 
-    /// A copy of an entry: kept like one of our own, without a return address.
+    /// A copy of an entry: kept like one of our own, without a return address. Not from a node that does not agree on
+    /// who keeps the slot: it will offer again when it does.
     fn on_copy(
         &mut self,
         turn: &mut Turn<'_>,
-        (id, mailbox): (MailboxId, &mut Mailbox),
-        node: NodeId,
-        (message, flushed): (Message, bool),
+        mailboxes: &mut Mailboxes,
+        user: &UserId,
+        (node, message, flushed): (NodeId, Message, bool),
     ) {
+        let slot = slot_of(user.as_bytes());
+        let takes = |tenure: &&crate::tenure::Tenure| tenure.takes_from(node, slot);
+        let Some(tenure) = self.tenure(slot).filter(takes) else { return };
+        let bit = if flushed { tenure.bit(node) } else { 0 };
+        let (id, mailbox) = mailboxes.open(user);
         let sender = self.senders.acquire(&message.key.sender);
         let key = (message.key.id, sender);
-        let bit = if flushed { self.bit(node) } else { 0 };
         if self.tombstones.contains(id, key) {
             let (user, key, taken_at) = (mailbox.user.clone(), message.key, turn.now.wall_ms());
-            to_core(turn, node, mailbox.slot, FromReplica::Tombstone { user, key, taken_at });
+            to_core(turn, node, slot, FromReplica::Tombstone { user, key, taken_at });
             return self.senders.release(sender);
         }
-        let slot = mailbox.slot;
-        if let Some(entry) = mailbox.held.as_mut().and_then(|held| held.inbox.entry_mut(key)) {
-            entry.copies |= bit;
-            let mut run = Run::default();
-            self.tell_stored(turn, &mut run, (id, slot), entry);
-            flush_stored(turn, run);
-            let content = entry.content();
-            if matches!(content, Content::Flushed(_)) {
-                let (user, key) = (mailbox.user.clone(), message.key);
-                to_core(turn, node, slot, FromReplica::Flushed { user, key });
-            }
-            self.senders.release(sender);
-            // The other side waits for this copy, and has to hear when it is taken.
-            if matches!(content, Content::Unlogged(_)) {
-                self.log_all(turn, (id, mailbox));
-            }
-            return;
+        let Some(entry) = mailbox.held.as_mut().and_then(|held| held.inbox.entry_mut(key)) else {
+            let mut entry = Entry::new(key.0, sender, message.body.len() as u32, Content::Unlogged(0));
+            entry.copies = bit;
+            self.insert(turn, (id, mailbox), message, entry);
+            return self.log_all(turn, (id, mailbox));
+        };
+        entry.copies |= bit;
+        let mut run = Run::default();
+        self.tell_stored(turn, &mut run, (id, slot), entry);
+        flush_stored(turn, run);
+        let content = entry.content();
+        if matches!(content, Content::Flushed(_)) {
+            let (user, key) = (mailbox.user.clone(), message.key);
+            to_core(turn, node, slot, FromReplica::Flushed { user, key, asks: false });
         }
-        let mut entry = Entry::new(key.0, sender, message.body.len() as u32, Content::Unlogged(0));
-        entry.copies = bit;
-        self.insert(turn, (id, mailbox), message, entry);
-        self.log_all(turn, (id, mailbox));
+        self.senders.release(sender);
+        // The other side waits for this copy, and has to hear when it is taken.
+        if matches!(content, Content::Unlogged(_)) {
+            self.log_all(turn, (id, mailbox));
+        }
     }
 
     fn on_copy_flushed(
@@ -268,16 +227,28 @@ impl Shard {
         turn: &mut Turn<'_>,
         (id, mailbox): (MailboxId, &mut Mailbox),
         node: NodeId,
-        name: &Key,
+        (name, asks): (&Key, bool),
     ) {
-        let (bit, slot) = (self.bit(node), mailbox.slot);
+        let slot = mailbox.slot;
+        let Some(tenure) = self.tenure(slot) else { return };
+        let (bit, takes) = (tenure.bit(node), tenure.takes_from(node, slot));
         let Some(sender) = self.senders.find(&name.sender) else { return };
+        let key = (name.id, sender);
+        if asks && takes && self.tombstones.contains(id, key) {
+            let (user, key, taken_at) = (mailbox.user.clone(), name.clone(), turn.now.wall_ms());
+            to_core(turn, node, slot, FromReplica::Tombstone { user, key, taken_at });
+        }
         let held = mailbox.held.as_mut();
-        let Some(entry) = held.and_then(|held| held.inbox.entry_mut((name.id, sender))) else { return };
+        let Some(entry) = held.and_then(|held| held.inbox.entry_mut(key)) else { return };
         entry.copies |= bit;
         let mut run = Run::default();
         self.tell_stored(turn, &mut run, (id, slot), entry);
         flush_stored(turn, run);
+        if asks && takes && matches!(entry.content(), Content::Flushed(_)) {
+            let (user, key) = (mailbox.user.clone(), name.clone());
+            to_core(turn, node, slot, FromReplica::Flushed { user, key, asks: false });
+        }
+        self.hand_over(turn, (id, mailbox), key);
     }
 
     /// A replica says that an entry was taken: whoever waits here hears `delivered` (rule 12).
@@ -300,7 +271,10 @@ impl Shard {
             self.send_ready(turn, mailbox);
             self.pump(turn, mailbox);
             mailbox.settle();
-        } else if !mutant::is(Mutant::NoTombstones) && self.tombstones.insert(turn.now.mono_ms, id, key, Kept::Memory) {
+        } else if self.serves(mailbox.slot)
+            && !mutant::is(Mutant::NoTombstones)
+            && self.tombstones.insert(turn.now.mono_ms, id, key, Kept::Memory)
+        {
             // Never seen here: another replica may still bring it, so the tombstone is kept on disk too.
             mailbox.references += 1;
             self.senders.retain(sender);
@@ -312,38 +286,65 @@ impl Shard {
         self.senders.release(sender);
     }
 
-    /// Another replica lacks something of this slot: it gets everything.
+    /// Another replica lacks something of this slot: it gets everything, once it has said what else it lacks.
     fn on_want(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, node: NodeId, slot: Slot) {
-        let mut entries = VecDeque::new();
+        let Some(peer) = self.peer_of(node, slot).filter(|peer| peer.is_offered(slot)) else { return };
+        peer.set_short(slot, false);
+        let is_last = peer.has_compared(slot);
+        self.syncs.asked.insert((node, slot));
+        if is_last {
+            self.answer_wants(turn, mailboxes, node);
+        }
+    }
+
+    fn answer_wants(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, node: NodeId) {
+        let asked = std::mem::take(&mut self.syncs.asked);
+        let (slots, others) = asked.into_iter().partition::<BTreeSet<_>, _>(|(its, _)| *its == node);
+        self.syncs.asked = others;
+        let slots: BTreeSet<Slot> = slots.into_iter().map(|(_, slot)| slot).collect();
+        if slots.is_empty() {
+            return;
+        }
+        for &slot in &slots {
+            self.syncs.queues.insert((node, slot), Queue { entries: VecDeque::new(), is_wanted: true });
+        }
         for id in mailboxes.numbers() {
-            let Some(mailbox) = mailboxes.mailbox(id).filter(|mailbox| mailbox.slot == slot) else { continue };
-            for entry in mailbox.held.iter().flat_map(|held| held.inbox.iter()) {
-                let (user, key) = (mailbox.user.clone(), entry.key());
-                let name = Key { id: entry.id, sender: self.senders.name(entry.sender).clone() };
-                let message = match entry.content() {
-                    // What is not logged is not replicated either, until it is.
-                    Content::Unlogged(_) => continue,
-                    Content::Logging(cell) => {
-                        let (sent_at, body) = self.cells.at(cell);
-                        Some(Message { key: name, sent_at, body })
-                    }
-                    Content::Flushed(place) => {
-                        let request = StorageRequest::Read { user: user.clone(), key: name, place };
-                        turn.out.push(Action::Storage(request));
-                        None
-                    }
-                };
-                entries.push_back(Queued { mailbox: id, user, key, message });
+            if let Some(mailbox) = mailboxes.mailbox(id).filter(|mailbox| slots.contains(&mailbox.slot)) {
+                let entries = self.queue_inbox(turn, (id, mailbox));
+                self.syncs.queues.entry((node, mailbox.slot)).or_default().entries.extend(entries);
             }
         }
         for (id, key) in self.tombstones.iter() {
-            let Some(mailbox) = mailboxes.mailbox(id).filter(|mailbox| mailbox.slot == slot) else { continue };
+            let mailbox = mailboxes.mailbox(id).filter(|mailbox| slots.contains(&mailbox.slot));
+            let Some(mailbox) = mailbox else { continue };
             let key = Key { id: key.0, sender: self.senders.name(key.1).clone() };
             let (user, taken_at) = (mailbox.user.clone(), turn.now.wall_ms());
-            to_core(turn, node, slot, FromReplica::Tombstone { user, key, taken_at });
+            to_core(turn, node, mailbox.slot, FromReplica::Tombstone { user, key, taken_at });
         }
-        self.syncs.queues.insert((node, slot), Queue { entries, is_wanted: true });
-        self.go_on_syncing(turn, mailboxes, slot);
+        slots.into_iter().for_each(|slot| self.go_on_syncing(turn, mailboxes, slot));
+    }
+
+    /// Everything of an inbox that is logged: what is not is not replicated either, until it is.
+    fn queue_inbox(&self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &Mailbox)) -> Vec<Queued> {
+        let mut entries = Vec::new();
+        for entry in mailbox.held.iter().flat_map(|held| held.inbox.iter()) {
+            let (user, key) = (mailbox.user.clone(), entry.key());
+            let name = Key { id: entry.id, sender: self.senders.name(entry.sender).clone() };
+            let message = match entry.content() {
+                Content::Unlogged(_) => continue,
+                Content::Logging(cell) => {
+                    let (sent_at, body) = self.cells.at(cell);
+                    Some(Message { key: name, sent_at, body })
+                }
+                Content::Flushed(place) => {
+                    let request = StorageRequest::Read { user: user.clone(), key: name, place };
+                    turn.out.push(Action::Storage(request));
+                    None
+                }
+            };
+            entries.push(Queued { mailbox: id, user, key, message });
+        }
+        entries
     }
 
     /// A copy of an entry for another replica: behind the SYNC of its slot, if there is one.
@@ -355,7 +356,7 @@ impl Shard {
         (key, message): (EntryKey, Message),
     ) {
         let user = user.clone();
-        if !self.peers.get(&node).is_some_and(InStep::has_compared) {
+        if !self.has_compared(node, slot) {
             self.syncs.queues.entry((node, slot)).or_default();
         }
         match self.syncs.queues.get_mut(&(node, slot)) {
@@ -364,19 +365,30 @@ impl Shard {
         }
     }
 
-    /// Another core has asked for all that it lacks: what waited for that goes out.
-    pub fn on_compared(
+    fn has_compared(&self, node: NodeId, slot: Slot) -> bool {
+        self.tenure(slot).and_then(|tenure| tenure.peer(node)).is_some_and(|peer| peer.has_compared(slot))
+    }
+
+    /// An executor of another core has asked for all that it lacks: what waited for that goes out.
+    fn on_compared(
         &mut self,
         turn: &mut Turn<'_>,
         mailboxes: &mut Mailboxes,
-        node: NodeId,
-        (executor, executors): (ExecutorId, u16),
+        (node, from): (NodeId, ExecutorId),
+        (round, shards): (u32, &[u32]),
     ) {
-        let Some(peer) = self.peers.get_mut(&node) else { return };
-        if peer.on_compared(executor, executors) {
-            let slots: Vec<Slot> = self.syncs.queues.keys().filter(|(its, _)| *its == node).map(|of| of.1).collect();
-            slots.into_iter().for_each(|slot| self.go_on_syncing(turn, mailboxes, slot));
+        let mut compared = BTreeSet::new();
+        for &shard in shards {
+            let tenure = self.tenures.get_mut(shard as usize).and_then(Option::as_deref_mut);
+            let Some(peer) = tenure.and_then(|tenure| tenure.peer_mut(node)) else { continue };
+            if peer.on_compared(from, round) {
+                compared.insert(shard);
+            }
         }
+        self.answer_wants(turn, mailboxes, node);
+        self.ask_for_copies(turn, mailboxes, node, &compared);
+        let slots: Vec<Slot> = self.syncs.queues.keys().filter(|(its, _)| *its == node).map(|of| of.1).collect();
+        slots.into_iter().for_each(|slot| self.go_on_syncing(turn, mailboxes, slot));
     }
 
     /// The content of an entry has come from the disk, or is lost.
@@ -400,101 +412,20 @@ impl Shard {
 
     /// Sends the head of each SYNC of a slot as far as it has come from the disk.
     fn go_on_syncing(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, slot: Slot) {
-        let mut done = Vec::new();
-        for (&(node, its), queue) in self.syncs.queues.iter_mut().filter(|((_, its), _)| *its == slot) {
-            if !queue.is_wanted && !self.peers.get(&node).is_some_and(InStep::has_compared) {
+        let its = self.syncs.queues.keys().filter(|(_, its)| *its == slot).copied().collect::<Vec<_>>();
+        for of in its {
+            let compared = self.has_compared(of.0, slot);
+            let Some(queue) = self.syncs.queues.get_mut(&of).filter(|queue| queue.is_wanted || compared) else {
                 continue;
-            }
-            send_head(turn, (node, its), &mut queue.entries, mailboxes);
+            };
+            send_head(turn, of, &mut queue.entries, mailboxes);
             if queue.entries.is_empty() {
                 if queue.is_wanted {
-                    to_core(turn, node, its, FromReplica::Done { slot });
+                    to_core(turn, of.0, slot, FromReplica::Done { slot });
                 }
-                done.push((node, its));
+                self.syncs.queues.remove(&of);
             }
         }
-        done.iter().for_each(|of| drop(self.syncs.queues.remove(of)));
-    }
-
-    /// Something more is synced: perhaps this log is complete now.
-    pub(super) fn become_synced(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
-        if !self.complete {
-            let all = self.peers.values().all(|peer| peer.is_up() && peer.is_all_synced());
-            let pending = self.pending.iter().any(|pending| matches!(pending, Pending::Complete { .. }));
-            if all && !pending && !self.full {
-                // Behind the synced entries, and it counts when it is flushed.
-                self.append_complete(turn, None);
-            }
-        }
-        self.become_served(turn, mailboxes);
-    }
-
-    /// The mark; a copy of it where it is to leave a place.
-    pub(super) fn append_complete(&mut self, turn: &mut Turn<'_>, relocates: Option<Place>) {
-        self.pending.push_back(Pending::Complete { relocates });
-        turn.out.push(Action::Storage(StorageRequest::Append(Record::Complete(Mark::default()))));
-    }
-
-    /// The mark is on disk.
-    pub(super) fn become_complete(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
-        if !self.complete {
-            self.complete = true;
-            self.pump_all(turn, mailboxes);
-        }
-    }
-
-    /// Which replicas count has changed: what waits for them is looked at again.
-    fn become_served(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
-        let mut run = Run::default();
-        for id in mailboxes.numbers() {
-            let Some(mailbox) = mailboxes.mailbox(id) else { continue };
-            let slot = mailbox.slot;
-            if let Some(held) = mailbox.held.as_mut() {
-                held.inbox.each_mut(|entry| self.tell_stored(turn, &mut run, (id, slot), entry));
-            }
-        }
-        flush_stored(turn, run);
-        self.pump_all(turn, mailboxes);
-    }
-
-    fn pump_all(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
-        for id in mailboxes.numbers() {
-            if let Some(mailbox) = mailboxes.mailbox(id) {
-                self.pump(turn, mailbox);
-            }
-        }
-    }
-
-    /// What this executor has, by slot: entries that were logged, and tombstones.
-    fn digests(&self, mailboxes: &mut Mailboxes) -> BTreeMap<Slot, u64> {
-        let mut digests = BTreeMap::new();
-        let mut add = |mailbox: &Mailbox, key: EntryKey, kind: u8| {
-            let mut bytes = vec![kind];
-            bytes.extend_from_slice(&key.0.bytes());
-            for name in [self.senders.name(key.1), &mailbox.user] {
-                bytes.push(name.as_bytes().len() as u8);
-                bytes.extend_from_slice(name.as_bytes());
-            }
-            *digests.entry(mailbox.slot).or_insert(0) ^= stable_hash(&bytes);
-        };
-        for id in mailboxes.numbers() {
-            let Some(mailbox) = mailboxes.mailbox(id) else { continue };
-            let Some(held) = &mailbox.held else { continue };
-            for entry in held.inbox.iter().filter(|entry| !matches!(entry.content(), Content::Unlogged(_))) {
-                add(mailbox, entry.key(), 1);
-            }
-        }
-        for (id, key) in self.tombstones.iter() {
-            if let Some(mailbox) = mailboxes.mailbox(id) {
-                add(mailbox, key, 2);
-            }
-        }
-        digests
-    }
-
-    /// The bit of another replica in [`Entry::copies`].
-    fn bit(&self, node: NodeId) -> u8 {
-        self.peers.keys().position(|&peer| peer == node).map_or(0, |bit| 1 << bit)
     }
 }
 

@@ -107,3 +107,20 @@ fn later_fields_of_the_handshake_are_ignored_and_not_signed() {
     ];
     assert!(others.iter().all(|other| *other != signed));
 }
+
+#[test]
+fn the_document_has_the_codes_of_refusals() {
+    let document = include_str!("../../../docs/peer-protocol.md");
+    let (_, section) = document.split_once("**REFUSE** says").expect("the table of codes");
+    let rows =
+        section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|')).skip(2);
+    let written: Vec<(u8, &str)> = rows.filter_map(code).collect();
+    let known: Vec<(u8, &str)> = RefuseCode::ALL.iter().map(|code| (code.number(), code.name())).collect();
+    assert_eq!(written, known);
+}
+
+fn code(row: &str) -> Option<(u8, &str)> {
+    let mut cells = row.strip_prefix("| ")?.split(" | ");
+    let number = cells.next()?.parse().ok()?;
+    Some((number, cells.next()?.trim_matches('`')))
+}

@@ -6,7 +6,9 @@ use iris_shards::id::{
     SessionId, Slot, UserId,
 };
 use iris_shards::link::{Accept, Hello, Introduction, LinkFrame, LinkName, Parcel, Proof, Refuse, RefuseCode};
-use iris_shards::peer::{Asker, FromReplica, Message, PresenceState, Refusal, ToCore, ToCores, ToEdge};
+use iris_shards::peer::{
+    Asker, Claim, Claims, FromReplica, Message, PresenceState, Refusal, Standing, ToCore, ToCores, ToEdge,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -111,13 +113,20 @@ pub fn from_replica() -> impl Strategy<Value = (Slot, FromReplica)> {
     let entry = (slot(), user(), message(), any::<bool>());
     prop_oneof![
         entry.prop_map(|(slot, user, message, flushed)| (slot, FromReplica::Entry { user, message, flushed })),
-        (slot(), user(), key()).prop_map(|(slot, user, key)| (slot, FromReplica::Flushed { user, key })),
+        (slot(), user(), key(), any::<bool>())
+            .prop_map(|(slot, user, key, asks)| (slot, FromReplica::Flushed { user, key, asks })),
         (slot(), user(), key(), any::<u64>())
             .prop_map(|(slot, user, key, taken_at)| (slot, FromReplica::Tombstone { user, key, taken_at })),
         (slot(), any::<u64>()).prop_map(|(slot, digest)| (slot, FromReplica::Digest { slot, digest })),
         slot().prop_map(|slot| (slot, FromReplica::Want { slot })),
         slot().prop_map(|slot| (slot, FromReplica::Done { slot })),
         slot().prop_map(|slot| (slot, FromReplica::NoRoom { slot })),
+        (slot(), any::<u16>(), any::<u32>(), vec(any::<u32>(), 0..9)).prop_map(|(slot, executor, round, shards)| {
+            (slot, FromReplica::Offered { executor: ExecutorId(executor), round, shards })
+        }),
+        (slot(), any::<u16>(), any::<u32>(), vec(any::<u32>(), 0..9)).prop_map(|(slot, executor, round, shards)| {
+            (slot, FromReplica::Compared { executor: ExecutorId(executor), round, shards })
+        }),
     ]
 }
 
@@ -144,16 +153,33 @@ pub fn to_core() -> impl Strategy<Value = ToCore> {
     ]
 }
 
+fn claim() -> impl Strategy<Value = Claim> {
+    let standings = [
+        Standing::Outside,
+        Standing::Handing,
+        Standing::Leaving,
+        Standing::Joining,
+        Standing::Unsettled,
+        Standing::Settled,
+    ]
+    .to_vec();
+    let replicas = vec(any::<u32>().prop_map(NodeId), 0..9);
+    (any::<u32>(), replicas, proptest::sample::select(standings)).prop_map(|(shard, replicas, standing)| Claim {
+        shard,
+        replicas,
+        standing,
+    })
+}
+
 pub fn to_cores() -> impl Strategy<Value = ToCores> {
     let executor = || any::<u16>().prop_map(ExecutorId);
     prop_oneof![
         executor().prop_map(ToCores::Refresh),
-        (executor(), any::<u16>(), any::<bool>()).prop_map(|(executor, executors, complete)| ToCores::Offered {
-            executor,
-            executors,
-            complete
-        }),
-        (executor(), any::<u16>()).prop_map(|(executor, executors)| ToCores::Compared { executor, executors }),
+        (executor(), any::<u16>(), any::<u32>(), any::<bool>(), vec(claim(), 0..9)).prop_map(
+            |(executor, executors, round, asks, claims)| {
+                ToCores::Claims(Box::new(Claims { executor, executors, round, asks, claims }))
+            }
+        ),
     ]
 }
 

@@ -170,7 +170,7 @@ proptest! {
         let at = Location { node: OWN, executor: ExecutorId(9), session: SessionId(8) };
         let (mut peers, mut parcels) = (Vec::new(), Vec::new());
         encode_peer(&Peer::Core { node: OWN, slot, message: core.clone() }, &mut peers);
-        encode_peer(&Peer::Cores { node: OWN, message: cores }, &mut peers);
+        encode_peer(&Peer::Cores { node: OWN, message: cores.clone() }, &mut peers);
         encode_peer(&Peer::Edge { at, message: edge.clone() }, &mut peers);
         let executor = at.executor;
         encode(&LinkFrame::Peer(Parcel::Core { slot, message: core }), &mut parcels);
@@ -276,7 +276,9 @@ fn errors_name_what_is_wrong() {
     assert_eq!(payload(0x04, &[1, 1, 7, 0]), "ours of REFUSE is not a text");
     assert_eq!(payload(0x05, &[0; 9]), "PING has 1 bytes behind its last field");
     assert_eq!(payload(0x24, &[0, 0x10, 0, 0]), "WANT has 1048576 as slot");
-    assert_eq!(payload(0x31, &[0, 0, 0, 0, 2]), "OFFERED has 2 as complete");
+    assert_eq!(payload(0x31, &[0, 0, 0, 0, 0, 0, 0, 0, 2]), "CLAIMS has 2 as asks");
+    assert_eq!(payload(0x31, &[0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0]), "CLAIMS ends within claims");
+    assert_eq!(payload(0x27, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]), "OFFERED ends within shards");
     assert_eq!(payload(0x21, &[0; 22]), "user of FLUSHED: the user id is empty");
     assert_eq!(payload(0x41, &[0; 24]), "REPLACED is for node NodeId(0), this is NodeId(7)");
     assert_eq!(payload(0x14, &[0, 0, 0, 0, 0, 0, 1, b'u']), "ACK has 0 as keys");

@@ -5,7 +5,7 @@ use iris_shards::frame::{Decoded, HEADER_BYTES};
 use iris_shards::id::{Grant, Key, Login, MessageId, NodeId, ReturnAddress, Slot};
 use iris_shards::link::handshake::{ACCEPTOR_LABEL, DIALER_LABEL, transcript};
 use iris_shards::link::{Accept, Hello, LinkFrame, LinkName, Parcel, VERSION, decode};
-use iris_shards::peer::{FromReplica, Message, PresenceState, ToCore, ToCores, ToEdge};
+use iris_shards::peer::{Claim, Claims, FromReplica, Message, PresenceState, ToCore, ToCores, ToEdge};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -142,7 +142,7 @@ fn fields(frame: &LinkFrame) -> (&'static str, Value) {
             let (name, fields) = core_fields(*slot, message);
             (name, joined([json!({ "slot": slot.0 }), fields]))
         }
-        LinkFrame::Peer(Parcel::Cores { message }) => cores_fields(*message),
+        LinkFrame::Peer(Parcel::Cores { message }) => cores_fields(message.clone()),
         LinkFrame::Peer(Parcel::Edge { executor, message }) => {
             let (name, fields) = edge_fields(message);
             (name, joined([json!({ "executor": executor.0 }), fields]))
@@ -202,8 +202,9 @@ fn replica_fields(slot: Slot, message: &FromReplica) -> (&'static str, Value) {
             let more = json!({ "user": user.as_str(), "flushed": u8::from(*flushed) });
             ("ENTRY", joined([message_fields(message), more]))
         }
-        FromReplica::Flushed { user, key } => {
-            ("FLUSHED", json!({ "user": user.as_str(), "id": id(key.id), "sender": key.sender.as_str() }))
+        FromReplica::Flushed { user, key, asks } => {
+            let (user, sender, asks) = (user.as_str(), key.sender.as_str(), u8::from(*asks));
+            ("FLUSHED", json!({ "user": user, "id": id(key.id), "asks": asks, "sender": sender }))
         }
         FromReplica::Tombstone { user, key, taken_at } => {
             let (user, sender, taken_at) = (user.as_str(), key.sender.as_str(), number(*taken_at));
@@ -216,17 +217,31 @@ fn replica_fields(slot: Slot, message: &FromReplica) -> (&'static str, Value) {
         FromReplica::Want { slot } => same("WANT", slot),
         FromReplica::Done { slot } => same("DONE", slot),
         FromReplica::NoRoom { slot } => same("NO_ROOM", slot),
+        FromReplica::Offered { executor, round, shards } => {
+            ("OFFERED", json!({ "executor": executor.0, "round": round, "shards": shards }))
+        }
+        FromReplica::Compared { executor, round, shards } => {
+            ("COMPARED", json!({ "executor": executor.0, "round": round, "shards": shards }))
+        }
     }
 }
 
 fn cores_fields(message: ToCores) -> (&'static str, Value) {
     match message {
         ToCores::Refresh(executor) => ("REFRESH", json!({ "executor": executor.0 })),
-        ToCores::Offered { executor, executors, complete } => {
-            ("OFFERED", json!({ "executor": executor.0, "executors": executors, "complete": u8::from(complete) }))
-        }
-        ToCores::Compared { executor, executors } => {
-            ("COMPARED", json!({ "executor": executor.0, "executors": executors }))
+        ToCores::Claims(claims) => {
+            let of = |claim: &Claim| {
+                let replicas: Vec<u32> = claim.replicas.iter().map(|node| node.0).collect();
+                json!({ "shard": claim.shard, "standing": claim.standing as u8, "replicas": replicas })
+            };
+            let Claims { executor, executors, round, asks, claims } = *claims;
+            let all: Vec<Value> = claims.iter().map(of).collect();
+            let asks = u8::from(asks);
+            let (executor, claims) = (executor.0, all);
+            (
+                "CLAIMS",
+                json!({ "executor": executor, "executors": executors, "round": round, "asks": asks, "claims": claims }),
+            )
         }
     }
 }

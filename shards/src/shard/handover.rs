@@ -1,0 +1,166 @@
+//! What becomes of the inboxes of a shard whose keepers have changed: copies are counted anew, and who does not keep it
+//! any more hands over what it has (delivery rule 18).
+
+use std::collections::BTreeSet;
+
+use super::{Run, Shard, Turn, flush_stored, to_core};
+use crate::event::Action;
+use crate::id::{Key, NodeId, Slot};
+use crate::inbox::{Content, EntryKey};
+use crate::mailbox::{Mailbox, MailboxId, Mailboxes};
+use crate::mutant::{self, Mutant};
+use crate::peer::{FromReplica, ToEdge};
+use crate::replica::{InStep, Role};
+use crate::storage::StorageRequest;
+use crate::tenure::Tenure;
+
+impl Shard {
+    /// The replicas of these shards are others now.
+    pub(super) fn on_replicas_changed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mailboxes: &mut Mailboxes,
+        changed: &BTreeSet<u32>,
+    ) {
+        changed.iter().for_each(|&shard| self.open_tenure(shard).left = 0);
+        for id in mailboxes.numbers() {
+            let Some(mailbox) = mailboxes.mailbox(id) else { continue };
+            let shard = self.shard_of(mailbox.slot);
+            let Some(held) = mailbox.held.as_mut().filter(|_| changed.contains(&shard)) else { continue };
+            // The bits were of places among the replicas before.
+            if !mutant::is(Mutant::CopiesCountedByOldPlace) {
+                held.inbox.each_mut(|entry| entry.copies = 0);
+            }
+            if !self.serves(mailbox.slot) && !mutant::is(Mutant::LeaverKeepsServing) {
+                self.leave_mailbox(turn, (id, mailbox));
+            }
+        }
+    }
+
+    /// This node does not keep the mailbox any more: nothing waits in memory, and who waits for an answer asks others.
+    fn leave_mailbox(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox)) {
+        self.recall(mailbox);
+        self.log_all(turn, (id, mailbox));
+        let shard = self.shard_of(mailbox.slot);
+        let Some(held) = mailbox.held.as_mut() else { return };
+        self.open_tenure(shard).left += held.inbox.len() as u64;
+        let mut untold = Vec::new();
+        held.inbox.each_mut(|entry| {
+            if !entry.is_told() {
+                entry.set_told(true);
+                untold.extend(self.origin(entry));
+                untold.extend(self.addresses.take(id, entry.key()));
+            }
+        });
+        for to in untold {
+            turn.to_edge(to.login.at, ToEdge::Bounce { to });
+        }
+        mailbox.settle();
+    }
+
+    /// An entry is not here any more.
+    pub(super) fn on_removed(&mut self, slot: Slot) {
+        if self.is_lone {
+            return;
+        }
+        let shard = self.shard_of(slot);
+        let tenure = self.tenures.get_mut(shard as usize).and_then(Option::as_deref_mut);
+        if let Some(tenure) = tenure.filter(|tenure| !tenure.serves() && tenure.left > 0) {
+            tenure.left -= 1;
+            if tenure.left == 0 {
+                self.due.shard(shard);
+            }
+        }
+    }
+
+    /// Gives an entry up once those who keep it now have it on disk.
+    pub(super) fn hand_over(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), key: EntryKey) {
+        let Some(tenure) = self.tenure(mailbox.slot).filter(|tenure| !tenure.serves()) else { return };
+        let Some(entry) = mailbox.held.as_ref().and_then(|held| held.inbox.entry(key)) else { return };
+        let Content::Flushed(place) = entry.content() else { return };
+        let keeps = |peer: &InStep| peer.role == Role::Heir && peer.is_up() && peer.agrees(tenure.replicas());
+        let heirs = tenure.peers().filter(|(_, peer)| keeps(peer)).map(|(node, _)| tenure.bit(node));
+        let heirs = heirs.fold(0, |bits, bit| bits | bit);
+        let enough = usize::from(self.config.limits.copies_min).min(tenure.replicas().len()).max(1);
+        let is_kept = heirs & !entry.copies == 0 && entry.copies.count_ones() as usize >= enough;
+        if !is_kept && !(mutant::is(Mutant::LeaverDropsBeforeFlushed) && heirs != 0) {
+            return;
+        }
+        let Some(held) = mailbox.held.as_mut() else { return };
+        if held.remove(&mut self.sums, key).is_some() {
+            turn.out.push(Action::Storage(StorageRequest::Trim { place }));
+            self.addresses.take(id, key);
+            self.senders.release(key.1);
+            self.on_removed(mailbox.slot);
+            mailbox.settle();
+        }
+    }
+
+    /// Another core has compared: of what it has already, it says so only if it is asked.
+    pub(super) fn ask_for_copies(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mailboxes: &mut Mailboxes,
+        node: NodeId,
+        shards: &BTreeSet<u32>,
+    ) {
+        if shards.is_empty() {
+            return;
+        }
+        for id in mailboxes.numbers() {
+            let Some(mailbox) = mailboxes.mailbox(id) else { continue };
+            let slot = mailbox.slot;
+            let Some(tenure) = self.tenure(slot).filter(|_| shards.contains(&self.shard_of(slot))) else { continue };
+            let (bit, serves) = (tenure.bit(node), tenure.serves());
+            for entry in mailbox.held.iter().flat_map(|held| held.inbox.iter()) {
+                let waits = !serves || !entry.is_told();
+                if waits && entry.copies & bit == 0 && matches!(entry.content(), Content::Flushed(_)) {
+                    let key = Key { id: entry.id, sender: self.senders.name(entry.sender).clone() };
+                    let user = mailbox.user.clone();
+                    to_core(turn, node, slot, FromReplica::Flushed { user, key, asks: true });
+                }
+            }
+        }
+    }
+
+    /// Which replicas count has changed: what waits for them is looked at again.
+    pub(super) fn become_served(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, shards: &BTreeSet<u32>) {
+        let mut run = Run::default();
+        for id in mailboxes.numbers() {
+            let Some(mailbox) = mailboxes.mailbox(id) else { continue };
+            let slot = mailbox.slot;
+            if mailbox.held.is_none() || !shards.contains(&self.shard_of(slot)) {
+                continue;
+            }
+            if !self.serves(slot) {
+                let keys = mailbox.held.iter().flat_map(|held| held.inbox.iter());
+                let keys: Vec<EntryKey> = keys.map(|entry| entry.key()).collect();
+                keys.into_iter().for_each(|key| self.hand_over(turn, (id, mailbox), key));
+            } else if let Some(held) = mailbox.held.as_mut() {
+                held.inbox.each_mut(|entry| self.tell_stored(turn, &mut run, (id, slot), entry));
+                self.pump(turn, mailbox);
+            }
+        }
+        flush_stored(turn, run);
+    }
+
+    /// The node stops soon: nothing waits in memory from now on.
+    pub fn on_leave(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
+        self.is_leaving = true;
+        for id in mailboxes.numbers() {
+            if let Some(mailbox) = mailboxes.mailbox(id) {
+                self.log_all(turn, (id, mailbox));
+            }
+        }
+    }
+
+    /// Whether everything is on disk, and nothing is left of shards that others keep.
+    pub fn has_left(&self) -> bool {
+        let has_handed_over = |tenure: &Tenure| tenure.serves() || tenure.left == 0;
+        self.is_leaving
+            && self.pending.is_empty()
+            && self.unlogged_bytes == 0
+            && self.unwritten.is_empty()
+            && self.tenures().all(has_handed_over)
+    }
+}

@@ -1,6 +1,7 @@
 //! The admin socket: one JSON request per line, one JSON answer per line, on a Unix socket of its owner only.
 //!
-//! Serves on threads of its own, never on an executor; [`ask`] is the other end. `{"verb":"status"}` → [`Status`].
+//! Serves on threads of its own, never on an executor; [`ask`] is the other end. `{"verb":"status"}` → [`Status`];
+//! `{"verb":"drain","rate":500}` → [`Draining`].
 
 mod status;
 
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-pub use status::{ExecutorStatus, Histogram, LogStatus, Messages, Status, Totals};
+pub use status::{ExecutorStatus, Histogram, LinkStatus, LogStatus, Messages, Paths, Status, Totals, Traffic};
 
 const REQUEST_BYTES_MAX: u64 = 4_096;
 /// Connections served at a time.
@@ -56,6 +57,25 @@ pub enum AskError {
 #[serde(deny_unknown_fields)]
 struct Request {
     verb: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rate: Option<u32>,
+}
+
+/// The answer to `drain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draining {
+    /// False if the node was draining already.
+    pub has_begun: bool,
+    /// The process that ends when it has drained.
+    pub pid: u32,
+}
+
+/// What the socket offers; called for each request, by several threads.
+pub struct Verbs {
+    /// What the node is doing.
+    pub status: Box<dyn Fn() -> Status + Send + Sync>,
+    /// Asks the node to stop, with so many clients per second asked to leave.
+    pub drain: Box<dyn Fn(Option<u32>) -> Draining + Send + Sync>,
 }
 
 /// The served socket; its file is removed when this is dropped.
@@ -72,8 +92,8 @@ impl Drop for Admin {
 
 /// Serves the socket until the process ends. A file that an ended process left behind is replaced.
 ///
-/// `status` is called for each request, by several threads. Errors: the socket cannot be opened, or is served already.
-pub fn serve(path: &Path, status: impl Fn() -> Status + Send + Sync + 'static) -> Result<Admin, AdminError> {
+/// Errors: the socket cannot be opened, or is served already.
+pub fn serve(path: &Path, verbs: Verbs) -> Result<Admin, AdminError> {
     let failed = |cause| AdminError { path: path.to_path_buf(), cause };
     if UnixStream::connect(path).is_ok() {
         return Err(failed(io::Error::new(io::ErrorKind::AddrInUse, "another server answers there")));
@@ -84,11 +104,11 @@ pub fn serve(path: &Path, status: impl Fn() -> Status + Send + Sync + 'static) -
     let listener = UnixListener::bind(path).map_err(failed)?;
     let admin = Admin { path: path.to_path_buf() };
     std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
-    let status = Arc::new(status);
+    let verbs = Arc::new(verbs);
     let thread = std::thread::Builder::new().name("admin".into()).spawn(move || {
         let served = Arc::new(AtomicUsize::new(0));
         for stream in listener.incoming() {
-            let begun = stream.and_then(|stream| begin(stream, &status, &served));
+            let begun = stream.and_then(|stream| begin(stream, &verbs, &served));
             if let Err(error) = begun {
                 tracing::debug!(%error, "an admin connection cannot be served");
                 // Out of descriptors, most likely: do not spin.
@@ -101,17 +121,14 @@ pub fn serve(path: &Path, status: impl Fn() -> Status + Send + Sync + 'static) -
 }
 
 /// Serves one connection on a thread of its own, so that a silent one holds up nobody; too many are closed at once.
-fn begin<S>(stream: UnixStream, status: &Arc<S>, served: &Arc<AtomicUsize>) -> io::Result<()>
-where
-    S: Fn() -> Status + Send + Sync + 'static,
-{
+fn begin(stream: UnixStream, verbs: &Arc<Verbs>, served: &Arc<AtomicUsize>) -> io::Result<()> {
     if served.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
         return Ok(());
     }
     served.fetch_add(1, Ordering::Relaxed);
-    let (status, ours) = (status.clone(), served.clone());
+    let (verbs, ours) = (verbs.clone(), served.clone());
     let conversation = std::thread::Builder::new().name("admin-connection".into()).spawn(move || {
-        if let Err(error) = converse(&stream, &*status) {
+        if let Err(error) = converse(&stream, &verbs) {
             tracing::debug!(%error, "an admin connection ended");
         }
         ours.fetch_sub(1, Ordering::Relaxed);
@@ -122,7 +139,7 @@ where
     conversation.map(drop)
 }
 
-fn converse(stream: &UnixStream, status: &impl Fn() -> Status) -> io::Result<()> {
+fn converse(stream: &UnixStream, verbs: &Verbs) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut requests = BufReader::new(stream);
@@ -131,31 +148,45 @@ fn converse(stream: &UnixStream, status: &impl Fn() -> Status) -> io::Result<()>
         if requests.by_ref().take(REQUEST_BYTES_MAX).read_line(&mut line)? == 0 {
             return Ok(());
         }
-        let mut answer = answer(&line, status).to_string();
+        let mut answer = answer(&line, verbs).to_string();
         answer.push('\n');
         let mut stream = stream;
         stream.write_all(answer.as_bytes())?;
     }
 }
 
-fn answer(line: &str, status: &impl Fn() -> Status) -> Value {
+fn answer(line: &str, verbs: &Verbs) -> Value {
     let request: Request = match serde_json::from_str(line) {
         Ok(request) => request,
         Err(error) => return json!({"error": format!("no request: {error}")}),
     };
-    match request.verb.as_str() {
-        "status" => serde_json::to_value(status()).unwrap_or_else(|error| json!({"error": error.to_string()})),
-        verb => json!({"error": format!("unknown verb `{verb}`; known: status")}),
-    }
+    let answer = match request.verb.as_str() {
+        "status" => serde_json::to_value((verbs.status)()),
+        "drain" if request.rate == Some(0) => return json!({"error": "rate is 0: nobody would ever leave"}),
+        "drain" => serde_json::to_value((verbs.drain)(request.rate)),
+        verb => return json!({"error": format!("unknown verb `{verb}`; known: status, drain")}),
+    };
+    answer.unwrap_or_else(|error| json!({"error": error.to_string()}))
 }
 
 /// Asks the server behind this socket for its status.
 pub fn ask(path: &Path) -> Result<Status, AskError> {
+    request(path, &Request { verb: "status".into(), rate: None })
+}
+
+/// Asks the server behind this socket to drain and end.
+pub fn drain(path: &Path, rate: Option<u32>) -> Result<Draining, AskError> {
+    request(path, &Request { verb: "drain".into(), rate })
+}
+
+fn request<T: serde::de::DeserializeOwned>(path: &Path, request: &Request) -> Result<T, AskError> {
     let unreachable = |cause| AskError::Unreachable { path: path.to_path_buf(), cause };
     let mut stream = UnixStream::connect(path).map_err(unreachable)?;
     stream.set_read_timeout(Some(2 * PATIENCE)).map_err(unreachable)?;
-    stream.write_all(b"{\"verb\":\"status\"}\n").map_err(unreachable)?;
-    let mut line = String::new();
+    let mut line = serde_json::to_string(request)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes()).map_err(unreachable)?;
+    line.clear();
     BufReader::new(stream).read_line(&mut line).map_err(unreachable)?;
     let answer: Value = serde_json::from_str(&line)?;
     match answer.get("error").and_then(Value::as_str) {
@@ -168,11 +199,17 @@ pub fn ask(path: &Path) -> Result<Status, AskError> {
 mod tests {
     use super::*;
 
+    fn verbs() -> Verbs {
+        Verbs {
+            status: Box::new(|| Status { node: "n1".into(), ..Status::default() }),
+            drain: Box::new(|rate| Draining { has_begun: true, pid: rate.unwrap_or(1) }),
+        }
+    }
+
     fn served() -> (tempfile::TempDir, PathBuf, Admin) {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("admin.sock");
-        let status = || Status { node: "n1".into(), ..Status::default() };
-        let admin = serve(&path, status).expect("served");
+        let admin = serve(&path, verbs()).expect("served");
         (directory, path, admin)
     }
 
@@ -189,21 +226,26 @@ mod tests {
     #[test]
     fn a_second_server_is_refused_and_a_dead_ones_file_is_replaced() {
         let (directory, path, _admin) = served();
-        assert!(serve(&path, Status::default).is_err());
+        assert!(serve(&path, verbs()).is_err());
         let stale = directory.path().join("stale.sock");
         drop(UnixListener::bind(&stale).expect("bound"));
-        assert!(serve(&stale, Status::default).is_ok());
+        assert!(serve(&stale, verbs()).is_ok());
         let file = directory.path().join("a file");
         std::fs::write(&file, "precious").expect("written");
-        assert!(serve(&file, Status::default).is_err());
+        assert!(serve(&file, verbs()).is_err());
         assert!(file.exists());
     }
 
     #[test]
+    fn a_drain_is_asked_for_at_a_rate() {
+        let (_directory, path, _admin) = served();
+        assert_eq!(drain(&path, Some(500)).expect("an answer"), Draining { has_begun: true, pid: 500 });
+        assert!(matches!(drain(&path, Some(0)), Err(AskError::Refused(_))));
+    }
+
+    #[test]
     fn nonsense_is_answered_too() {
-        assert!(answer("{", &Status::default)["error"].is_string());
-        assert!(
-            answer("{\"verb\":\"dance\"}", &Status::default)["error"].as_str().is_some_and(|e| e.contains("dance"))
-        );
+        assert!(answer("{", &verbs())["error"].is_string());
+        assert!(answer("{\"verb\":\"dance\"}", &verbs())["error"].as_str().is_some_and(|e| e.contains("dance")));
     }
 }

@@ -5,6 +5,7 @@
 
 mod chat;
 mod check;
+mod drain;
 mod listen;
 mod plan;
 mod send;
@@ -46,6 +47,8 @@ enum Verb {
     Listen(listen::Listen),
     /// Ask a running node how it is.
     Status(status::Status),
+    /// Move a node's clients away and end it.
+    Drain(drain::Drain),
     /// Say what is wrong with a configuration file, or nothing.
     Check(check::Check),
     /// Say which nodes a number of daily users needs, and what they cost.
@@ -120,6 +123,7 @@ pub fn main() -> ExitCode {
         Verb::Send(verb) => verb.run(),
         Verb::Listen(verb) => verb.run(),
         Verb::Status(verb) => verb.run(),
+        Verb::Drain(verb) => verb.run(),
         Verb::Check(verb) => verb.run(),
         Verb::Plan(verb) => verb.run(),
         Verb::Shards(verb) => verb.run(),

@@ -253,6 +253,11 @@ impl Connections {
         }
     }
 
+    /// Whether something has gathered and is not written.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// Writes what has gathered, each connection once. Calls `broken` for connections that took nothing and never will.
     pub fn write_dirty(&mut self, sockets: &mut Sockets, mut broken: impl FnMut(SessionId)) {
         let mut dirty = std::mem::take(&mut self.dirty);

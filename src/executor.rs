@@ -15,21 +15,26 @@ use iris_shards::core_node::CoreNode;
 use iris_shards::edge_node::EdgeNode;
 use iris_shards::event::{Action, CoreEvent, EdgeEvent, Level};
 use iris_shards::frame::{self, Deliver, ServerFrame};
-use iris_shards::id::{Sequence, SessionId};
+use iris_shards::id::{NodeId, Sequence, SessionId};
 use iris_shards::peer::{Peer, PresenceState};
 use iris_shards::storage::StorageEvent;
 use iris_shards::time::Now;
 use socket2::Socket;
 
+use crate::admin::{ExecutorStatus, LinkStatus};
 use crate::connections::Connections;
+use crate::discovery::View;
+use crate::links::{Dialled, Happening, LinkParts, Links};
 use crate::mesh::Endpoint;
 use crate::runtime::Seat;
-use crate::sockets::{ConnectionKey, Sleep, SocketEvent, SocketSettings, Sockets};
-use crate::storage::{Engine, LogEngine, LogSeat};
+use crate::sockets::{ConnectionKey, ListenerId, Sleep, SocketEvent, SocketSettings, Sockets};
+use crate::storage::{Engine, LogSeat};
 
 mod clients;
+mod linking;
 mod report;
 
+pub use linking::LinkItem;
 pub use report::{Names, histogram, percentiles};
 
 /// Items from other executors that are handled per turn.
@@ -44,8 +49,12 @@ const ENGINE_TICK_MS: u64 = 1_000;
 /// What travels between executors.
 #[derive(Debug)]
 pub enum MeshItem {
-    /// Between the machines.
-    Peer(Peer),
+    /// Between the machines, from that node.
+    Peer(NodeId, Peer),
+    /// To the executor that owns the link to this node; dropped if the link has another number by then.
+    Outgoing(NodeId, u32, Peer),
+    /// About links.
+    Link(Box<LinkItem>),
     /// A connection on its way to the home executor of its user, with everything it has sent so far.
     Connection(Box<(OwnedFd, Vec<u8>)>),
 }
@@ -54,7 +63,20 @@ pub enum MeshItem {
 #[derive(Debug)]
 pub enum Control {
     /// Tell what you are doing.
-    Status(Sender<crate::admin::ExecutorStatus>),
+    Status(Sender<(ExecutorStatus, Vec<LinkStatus>)>),
+    /// Every executor has recovered: let clients and other nodes in.
+    Open,
+    /// Who is there, and who keeps what.
+    View(Arc<View>),
+    /// A dial has ended.
+    Dialled {
+        /// Which node was dialled.
+        node: NodeId,
+        /// The number of the dial.
+        attempt: u64,
+        /// The connected socket, or why there is none.
+        outcome: Dialled,
+    },
     /// Accept no more, and ask the clients to leave within this many ms.
     Drain(u32),
     /// Close what is left, flush, and end.
@@ -73,8 +95,12 @@ pub struct Parts {
     pub mesh: Endpoint<MeshItem>,
     /// Where clients connect.
     pub listeners: Vec<Socket>,
-    /// Its log.
-    pub log: LogSeat,
+    /// Where other nodes connect.
+    pub link_listeners: Vec<Socket>,
+    /// What its links say and obey.
+    pub links: LinkParts,
+    /// Its log; an edge has none.
+    pub log: Option<LogSeat>,
     /// From the main thread.
     pub control: Receiver<Control>,
     /// Connections of the node.
@@ -91,7 +117,11 @@ pub struct Executor {
     connections: Connections,
     mesh: Endpoint<MeshItem>,
     engine: Engine,
+    links: Links,
     listeners: Vec<Socket>,
+    link_listeners: Vec<Socket>,
+    /// The listeners of links, once they are open.
+    link_doors: Vec<ListenerId>,
     control: Receiver<Control>,
     actions: Vec<Action>,
     /// Connections that had more to read than their share of the last turn, and whether an end is among it.
@@ -109,6 +139,7 @@ pub struct Executor {
     spare: Vec<Action>,
     arrived: Vec<MeshItem>,
     broken: Vec<SessionId>,
+    happened: Vec<Happening>,
 }
 
 impl Executor {
@@ -119,7 +150,8 @@ impl Executor {
             settings.spin = Duration::ZERO;
         }
         let sockets = Sockets::new(settings, seat.pulse.clone()).map_err(|error| error.to_string())?;
-        let engine = LogEngine::open(parts.log, seat.bell()).map_err(|error| error.to_string())?;
+        let engine = Engine::open(parts.log, seat.bell()).map_err(|error| error.to_string())?;
+        let links = Links::new(parts.links, (seat.executor, seat.executors));
         let connections = Connections::new(parts.names.frame_bytes_max as usize, parts.names.out_bytes_max);
         Ok(Executor {
             scratch: connections.scratch(),
@@ -130,8 +162,11 @@ impl Executor {
             core: parts.core,
             sockets,
             mesh: parts.mesh,
-            engine: Engine::Log(engine),
+            engine,
+            links,
             listeners: parts.listeners,
+            link_listeners: parts.link_listeners,
+            link_doors: Vec::new(),
             control: parts.control,
             actions: Vec::new(),
             unread: Vec::new(),
@@ -145,6 +180,7 @@ impl Executor {
             spare: Vec::new(),
             arrived: Vec::new(),
             broken: Vec::new(),
+            happened: Vec::new(),
         })
     }
 
@@ -177,15 +213,16 @@ impl Executor {
         storage_events: &mut Vec<StorageEvent>,
     ) -> std::io::Result<()> {
         self.sockets.gather(socket_events)?;
-        self.take_control();
+        self.take_control()?;
         self.engine.take_events(storage_events);
         for event in storage_events.drain(..) {
             self.core.handle(self.now, CoreEvent::Storage(event), &mut self.actions);
             self.perform_all();
         }
         if self.engine.take_recovered() {
-            self.on_recovered()?;
+            self.on_recovered();
         }
+        self.take_unread_links();
         for (key, has_ended) in std::mem::take(&mut self.unread) {
             self.on_readable(key, has_ended);
         }
@@ -210,20 +247,29 @@ impl Executor {
         }
     }
 
-    fn take_control(&mut self) {
+    fn take_control(&mut self) -> std::io::Result<()> {
         while let Ok(control) = self.control.try_recv() {
             match control {
-                Control::Status(answer) => drop(answer.try_send(self.status())),
+                Control::View(view) => self.on_view(view),
+                Control::Dialled { node, attempt, outcome } => {
+                    self.links.on_dialled(&mut self.sockets, (node, attempt), outcome, self.now.mono_ms);
+                    self.take_happened();
+                }
+                Control::Status(answer) => drop(answer.try_send((self.status(), self.links_status()))),
+                Control::Open => self.open()?,
                 Control::Drain(within_ms) => {
                     if let Err(error) = self.sockets.stop_listening() {
                         tracing::warn!(%error, "the listeners cannot be closed");
                     }
                     self.edge.handle(self.now, EdgeEvent::Drain { within_ms }, &mut self.actions);
+                    self.core.handle(self.now, CoreEvent::Leave, &mut self.actions);
+                    self.links.leave();
                     self.perform_all();
                 }
                 Control::Stop => self.become_stopping(),
             }
         }
+        Ok(())
     }
 
     fn become_stopping(&mut self) {
@@ -244,21 +290,18 @@ impl Executor {
         self.engine.is_closed()
     }
 
-    /// Everything stored is known: clients may come.
-    fn on_recovered(&mut self) -> std::io::Result<()> {
+    /// Everything stored is known: with the first view clients and links may come.
+    fn on_recovered(&mut self) {
         self.core.handle(self.now, CoreEvent::Recovered, &mut self.actions);
         self.perform_all();
-        for listener in self.listeners.drain(..) {
-            self.sockets.listen(listener)?;
-        }
         // Nobody waits for the turns of a recovery.
         self.turns.reset();
         self.seat.ready();
-        Ok(())
     }
 
     fn on_socket(&mut self, event: SocketEvent) {
         match event {
+            SocketEvent::Accepted(door, _) if self.link_doors.contains(&door) => self.on_link_socket(event),
             SocketEvent::Accepted(_, fd) => self.on_accepted(fd),
             SocketEvent::AcceptFailed(_, error) => {
                 self.counts.accept_failed += 1;
@@ -266,11 +309,10 @@ impl Executor {
             }
             SocketEvent::Readable(key) => self.on_readable(key, false),
             SocketEvent::Hangup(key) => self.on_readable(key, true),
-            SocketEvent::Writable(key) => {
-                if let Some(session) = self.connections.session(key) {
-                    self.connections.on_writable(session);
-                }
-            }
+            SocketEvent::Writable(key) => match self.connections.session(key) {
+                Some(session) => self.connections.on_writable(session),
+                None => self.on_link_socket(event),
+            },
         }
     }
 
@@ -279,7 +321,12 @@ impl Executor {
         self.mesh.inbound.drain(MESH_BUDGET, |_, item| arrived.push(item));
         for item in arrived.drain(..) {
             match item {
-                MeshItem::Peer(peer) => self.on_peer(peer),
+                MeshItem::Peer(from, peer) => self.on_peer(from, peer),
+                MeshItem::Outgoing(node, generation, peer) => self.links.send(node, generation, &peer),
+                MeshItem::Link(item) => {
+                    self.on_link_item(*item);
+                    self.take_happened();
+                }
                 MeshItem::Connection(handed) => {
                     let (fd, bytes) = *handed;
                     self.on_handed_over(fd, &bytes);
@@ -291,15 +338,13 @@ impl Executor {
     }
 
     /// A message between the machines, at this executor.
-    fn on_peer(&mut self, peer: Peer) {
+    fn on_peer(&mut self, from: NodeId, peer: Peer) {
         match peer {
             Peer::Edge { message, .. } => self.edge.handle(self.now, EdgeEvent::Peer(message), &mut self.actions),
             Peer::Core { message, .. } => {
-                let from = self.names.node_id;
                 self.core.handle(self.now, CoreEvent::Peer(from, message), &mut self.actions);
             }
             Peer::Cores { message, .. } => {
-                let from = self.names.node_id;
                 self.core.handle(self.now, CoreEvent::Cores(from, message), &mut self.actions);
             }
         }
@@ -318,6 +363,10 @@ impl Executor {
         while let Some(session) = self.connections.take_lingering(now_ms) {
             self.on_ended(session);
         }
+        if self.links.next_deadline().is_some_and(|deadline| deadline <= now_ms) {
+            self.links.tick(&mut self.sockets, now_ms);
+            self.take_happened();
+        }
     }
 
     /// Performs actions, and those that follow from them within this executor.
@@ -335,6 +384,7 @@ impl Executor {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Peer(peer) => self.send(peer),
+            Action::Connect { node, via } => self.want_link(node, via),
             Action::Deliver { session, sequence, messages } => {
                 let Some(out) = self.connections.out(session) else { return };
                 for (sequence, message) in (sequence.0..).map(Sequence).zip(&messages) {
@@ -370,9 +420,6 @@ impl Executor {
             Action::Drain { session, wait_ms } => self.frame(session, ServerFrame::Drain { wait_ms }),
             Action::Welcome { session, capabilities, clock_ms, .. } => self.welcome(session, capabilities, clock_ms),
             Action::Close { session, farewell } => self.close(session, &farewell),
-            Action::Connect { node, .. } => {
-                debug_assert_eq!(node, self.names.node_id, "placement names no other node yet")
-            }
             Action::Storage(request) => self.engine.request(request),
             Action::Lost { user, id } => tracing::error!(%user, %id, "a stored message was lost to a damaged disk"),
         }
@@ -386,11 +433,12 @@ impl Executor {
             Peer::Edge { at, .. } => (at.node, usize::from(at.executor.0)),
             Peer::Cores { node, .. } => (*node, self.seat.executor),
         };
-        debug_assert_eq!(node, self.names.node_id, "placement names no other node yet");
-        if home == self.seat.executor {
-            self.on_peer(peer);
+        if node != self.names.node_id {
+            self.send_over_link(node, peer);
+        } else if home == self.seat.executor {
+            self.on_peer(node, peer);
         } else {
-            self.mesh.outbound.push(home, MeshItem::Peer(peer));
+            self.mesh.outbound.push(home, MeshItem::Peer(node, peer));
         }
     }
 
@@ -401,14 +449,18 @@ impl Executor {
             self.on_ended(session);
         }
         self.broken = broken;
+        self.links.write(&mut self.sockets, self.now.mono_ms);
+        self.take_happened();
     }
 
     /// Sleeps until there is something to do; gives glommio's own work its share.
     async fn rest(&mut self) -> std::io::Result<()> {
-        if !self.unread.is_empty() || !self.ready.is_empty() {
+        let is_written = !self.connections.has_dirty() && !self.links.has_dirty();
+        if !is_written || !self.unread.is_empty() || !self.ready.is_empty() || self.links.has_unread() {
             return self.sockets.give_way().await;
         }
-        let deadlines = [self.edge.next_deadline(), self.core.next_deadline(), self.connections.next_lingering_ms()];
+        let (edge, core) = (self.edge.next_deadline(), self.core.next_deadline());
+        let deadlines = [edge, core, self.connections.next_lingering_ms(), self.links.next_deadline()];
         // An engine with work under way wants to be asked once per second.
         let engine = self.engine.is_busy().then_some(self.now.mono_ms + ENGINE_TICK_MS);
         let deadline = deadlines.into_iter().flatten().chain(engine).min();

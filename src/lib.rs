@@ -10,8 +10,9 @@
 //! |---|---|
 //! | [`cli`], [`client`] | the command: one file per verb, and the client that chat, send and listen use |
 //! | [`config`] | RON as written → configuration as used; every default and limit |
-//! | [`node`] | one node: preflight, executors, drain, the end |
-//! | [`discovery`] | who is in the cluster and keeps what: a static list, gossip, DNS |
+//! | [`node`] | one node: preflight, its cluster, executors, drain, the end |
+//! | [`discovery`] | who is there and which shards each core keeps: a list, gossip, or DNS → a view with its placement |
+//! | [`links`] | one TCP connection to each other node: dialling, handshake, bytes ↔ messages between machines |
 //! | [`runtime`], [`cpus`], [`preflight`], [`watchdog`] | starting executors on their CPUs, and what could be in the way |
 //! | [`executor`] | the loop of one executor: gather, handle, perform, write, sleep |
 //! | [`sockets`], [`connections`] | the kernel's ring: accept, readiness, close; bytes ↔ frames |
@@ -43,6 +44,22 @@
 //! 7. Were Bob away, step 3 would log the entry at once: [`storage`] stages it, writes and syncs with everything else of
 //!    the moment, and only when fdatasync has returned does the core tell `Stored`: Alice hears CONFIRM *stored*.
 //!
+//! # The same message across nodes
+//!
+//! Alice is connected to edge S, Bob to edge R, and core X keeps Bob's shard. The machines are the same; only step 2 and
+//! what follows travel farther.
+//!
+//! 1. [`discovery`] has told every executor which cores keep which slots. Alice's router wants X; if there is no link yet,
+//!    `Action::Connect` makes [`links`] dial it, and her message waits in the router.
+//! 2. `Action::Peer` names node X: the executor gives it to the executor that owns the link to X (`X % executors`), which
+//!    appends it to the link's out-buffer; all that a turn brings for X goes out in one write.
+//! 3. X's end of the link belongs to one executor there, which hands the message to the home executor of Bob's slot. That
+//!    sends a copy to the other replicas if it has to be logged, and the entry to R, where Bob's session registered.
+//! 4. Bob's acknowledgement and `Delivered` travel back in the same way; with the grant S asks for a link to R (X knows
+//!    where it is), and once that is up Alice's next messages go straight from S to R.
+//! 5. If a link is lost, everything outstanding on it counts as bounced, and goes through an inbox again, in order. A link
+//!    that comes back carries a new number, and nothing that was meant for the old one.
+//!
 //! The exact rules, and how the obvious ones fail, are in `docs/delivery.md`.
 
 pub mod admin;
@@ -54,6 +71,7 @@ pub mod connections;
 pub mod cpus;
 pub mod discovery;
 pub mod executor;
+pub mod links;
 pub mod logging;
 pub mod mesh;
 pub mod node;

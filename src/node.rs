@@ -3,40 +3,36 @@
 //! Everything that could fail for want of something on this machine is tried before the first executor starts, so that
 //! the error names it. In: a configuration and the service around it. Out: a node that has written everything to disk.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+mod assembly;
+mod cluster;
+mod lines;
+mod status;
 
-use crossbeam_channel::{Sender, bounded};
-use iris_shards::core_node::{CoreConfig, CoreNode};
-use iris_shards::edge_node::{EdgeConfig, EdgeNode};
-use iris_shards::id::{ExecutorId, NodeId};
-use iris_shards::log::LogConfig;
-use iris_shards::placement::Placement;
-use socket2::Socket;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::admin::{self, AdminError, ExecutorStatus, Status, Totals};
-use crate::bell::Bell;
+use iris_shards::log::LogConfig;
+use socket2::Socket;
+
+use crate::admin::{self, AdminError, Draining, Verbs};
 use crate::config::Config;
 use crate::cpus::{CpuError, CpuWish, Layout};
-use crate::executor::{Control, Executor, MeshItem, Names, Parts};
-use crate::mesh::{Endpoint, mesh};
+use crate::discovery::DiscoveryError;
+use crate::executor::{Executor, Names};
 use crate::preflight::{self, ListenSettings, PreflightError};
 use crate::runtime::{Executors, RuntimeError, Seat, bells};
-use crate::service::Service;
+use crate::service::{Service, Stop};
 use crate::storage::{DataDir, LogSeat, StorageError, StorageOptions};
+use assembly::Assembly;
+use cluster::{Cluster, Door};
+use lines::Lines;
+use status::StatusSource;
 
 /// Descriptors that connections do not get: rings, files of the log, the admin socket.
 const RESERVED_FILES: u64 = 256;
 /// And for each executor.
 const RESERVED_FILES_EACH: u64 = 24;
-/// How long an executor has to answer a question about its status.
-const STATUS_PATIENCE: Duration = Duration::from_secs(2);
-/// Between two looks at how many clients are left.
-const DRAIN_LOOK: Duration = Duration::from_millis(20);
-/// Questions that wait for an executor.
-const CONTROL_MAX: usize = 64;
 
 /// Why a node does not run.
 #[derive(Debug, thiserror::Error)]
@@ -56,25 +52,15 @@ pub enum NodeError {
     /// The admin socket.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// How nodes find each other.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
+    /// Nobody tells who is there.
+    #[error("cannot start: discovery has not said who is there")]
+    NoView,
     /// The process is out of descriptors.
     #[error("cannot start: {0}")]
     Process(#[from] std::io::Error),
-}
-
-/// A line to one executor.
-#[derive(Debug, Clone)]
-struct Line {
-    control: Sender<Control>,
-    bell: Bell,
-}
-
-impl Line {
-    fn tell(&self, control: Control) {
-        // Full or gone: it does not answer, which is what its status will say.
-        if self.control.try_send(control).is_ok() {
-            self.bell.ring();
-        }
-    }
 }
 
 /// Runs a node until the service asks it to stop.
@@ -85,27 +71,57 @@ pub fn serve(config: &Config, service: &Service) -> Result<(), NodeError> {
     preflight::check_locked_memory(layout.executors)?;
     let connections_max = connections_max(config, &layout)?;
     let (listen, listeners) = listen(config, &layout)?;
-    let mut data = DataDir::open(&storage_options(config, &layout))?;
+    let mut door = Door::open(config)?;
+    let (_data, seats) = storage_seats(config, &layout)?;
     tracing::info!(executors = layout.executors, ?mode, connections_max, data = %config.data.display(), "starting");
     let bells = bells(&layout)?;
-    let names = Arc::new(Names::new(config, NodeId(0), connections_max));
-    let (lines, parts) = parts(config, &names, &bells, listeners, data.take_seats());
-    let mut parts: Vec<Option<Parts>> = parts.into_iter().map(Some).collect();
-    let executors = Executors::start(&layout, bells, |executor| {
+    let (lines, controls) = Lines::new(&bells);
+    let cluster = Arc::new(Cluster::join(config, &door, &lines, layout.executors)?);
+    let names = Arc::new(Names::new(config, connections_max));
+    let doors = (listeners, std::mem::take(&mut door.listeners));
+    let assembly = Assembly { config, names, cluster: &cluster, lines: &lines, bells: &bells };
+    let mut parts = assembly.parts(controls, doors, seats);
+    let executors = Executors::start(&layout, bells.clone(), |executor| {
         let parts = parts[executor].take();
         Box::new(move |seat: Seat| async move {
             let parts = parts.ok_or("it was started twice")?;
             Executor::new(seat, parts)?.run().await
         })
     })?;
+    lines.open();
     let draining = Arc::new(AtomicBool::new(false));
-    let _admin = serve_admin(config, &listen, lines.clone(), draining.clone())?;
+    let status = StatusSource::new(config, &listen, (&lines, &cluster), draining.clone());
+    let _admin = admin::serve(&config.admin, verbs(status, service))?;
     service.ready(&listen);
-    service.until_stop(|| executors.stalled_ms(), || summary(&lines));
+    let stop = service.until_stop(|| executors.stalled_ms(), || summary(&lines));
     draining.store(true, Ordering::Relaxed);
-    drain(config, &lines);
+    cluster.drain();
+    lines.drain(stop, config.drain_ms);
+    cluster.leave();
     executors.join()?;
     Ok(())
+}
+
+fn verbs(status: StatusSource, service: &Service) -> Verbs {
+    let stopper = service.stopper();
+    let drain = move |rate| Draining { has_begun: stopper(Stop { rate }), pid: std::process::id() };
+    Verbs { status: Box::new(move || status.status()), drain: Box::new(drain) }
+}
+
+/// A line for `systemctl status`.
+fn summary(lines: &Lines) -> String {
+    let totals = lines.totals();
+    format!("{} sessions, {} messages in inboxes", totals.sessions, totals.inbox_messages)
+}
+
+/// Where each executor keeps what it stores; an edge keeps nothing.
+fn storage_seats(config: &Config, layout: &Layout) -> Result<(Option<DataDir>, Vec<Option<LogSeat>>), NodeError> {
+    if !config.role.is_core() {
+        return Ok((None, (0..layout.executors).map(|_| None).collect()));
+    }
+    let mut data = DataDir::open(&storage_options(config, layout))?;
+    let seats = data.take_seats().into_iter().map(Some).collect();
+    Ok((Some(data), seats))
 }
 
 fn storage_options(config: &Config, layout: &Layout) -> StorageOptions {
@@ -147,104 +163,8 @@ fn connections_max(config: &Config, layout: &Layout) -> Result<usize, NodeError>
     Ok(wanted.min(room) as usize)
 }
 
-fn parts(
-    config: &Config,
-    names: &Arc<Names>,
-    bells: &[Bell],
-    listeners: Vec<Vec<Socket>>,
-    seats: Vec<LogSeat>,
-) -> (Vec<Line>, Vec<Parts>) {
-    let placement = Arc::new(Placement::everywhere(vec![names.node_id]));
-    let ends: Vec<Endpoint<MeshItem>> = mesh(bells.to_vec(), config.mesh_bytes_max as usize);
-    let connections = Arc::new(AtomicUsize::new(0));
-    let executors = bells.len() as u16;
-    let mut lines = Vec::new();
-    let mut parts = Vec::new();
-    let each = bells.iter().zip(ends).zip(listeners).zip(seats).enumerate();
-    for (executor, (((bell, mesh), listeners), log)) in each {
-        let (sender, control) = bounded(CONTROL_MAX);
-        lines.push(Line { control: sender, bell: bell.clone() });
-        let executor = ExecutorId(executor as u16);
-        let (node, placement, seed) = (names.node_id, placement.clone(), random_seed());
-        let (edge_limits, core_limits) = (config.edge.clone(), config.core.clone());
-        let edge =
-            EdgeConfig { node, executor, is_core: true, limits: edge_limits, placement: placement.clone(), seed };
-        let core = CoreConfig { node, executor, executors, limits: core_limits, placement, seed };
-        parts.push(Parts {
-            edge: EdgeNode::new(edge),
-            core: CoreNode::new(core),
-            names: names.clone(),
-            mesh,
-            listeners,
-            log,
-            control,
-            connections: connections.clone(),
-        });
-    }
-    (lines, parts)
-}
-
 /// Seeded by the system, as every `HashMap` is.
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())
-}
-
-fn serve_admin(
-    config: &Config,
-    listen: &[SocketAddr],
-    lines: Vec<Line>,
-    draining: Arc<AtomicBool>,
-) -> Result<admin::Admin, NodeError> {
-    let started = Instant::now();
-    let (node, region) = (config.name.clone(), config.region.clone());
-    let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
-    let status = move || {
-        let executors = ask(&lines);
-        Status {
-            pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_ms: started.elapsed().as_millis() as u64,
-            node: node.clone(),
-            region: region.clone(),
-            listen: listen.clone(),
-            draining: draining.load(Ordering::Relaxed),
-            totals: Totals::of(&executors),
-            executors,
-        }
-    };
-    Ok(admin::serve(&config.admin, status)?)
-}
-
-/// The status of every executor that answers in time.
-fn ask(lines: &[Line]) -> Vec<ExecutorStatus> {
-    let (sender, answers) = bounded(lines.len());
-    lines.iter().for_each(|line| line.tell(Control::Status(sender.clone())));
-    drop(sender);
-    let deadline = Instant::now() + STATUS_PATIENCE;
-    let mut statuses: Vec<ExecutorStatus> = std::iter::from_fn(|| answers.recv_deadline(deadline).ok()).collect();
-    statuses.sort_by_key(|status| status.id);
-    statuses
-}
-
-/// A line for `systemctl status`.
-fn summary(lines: &[Line]) -> String {
-    let totals = Totals::of(&ask(lines));
-    format!("{} sessions, {} messages in inboxes", totals.sessions, totals.inbox_messages)
-}
-
-/// Asks the clients to leave, waits for them for a while, and stops the executors.
-fn drain(config: &Config, lines: &[Line]) {
-    let within_ms = config.drain_ms / 2;
-    lines.iter().for_each(|line| line.tell(Control::Drain(within_ms)));
-    let deadline = Instant::now() + Duration::from_millis(config.drain_ms.into());
-    loop {
-        let sessions = Totals::of(&ask(lines)).sessions;
-        if sessions == 0 || Instant::now() >= deadline {
-            tracing::info!(sessions, "drained");
-            break;
-        }
-        std::thread::sleep(DRAIN_LOOK);
-    }
-    lines.iter().for_each(|line| line.tell(Control::Stop));
 }

@@ -3,7 +3,7 @@
 //! Owns the thread that waits for signals and the notification socket. The first SIGTERM or SIGINT asks for a drain; a
 //! second SIGINT ends the process at once. Without systemd the notifications go nowhere.
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
@@ -25,10 +25,19 @@ const STALLED_MS_MAX: u64 = 5_000;
 /// Is told where the node listens.
 type Announce = Box<dyn Fn(&[SocketAddr]) + Send>;
 
+/// A wish that the node stops.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stop {
+    /// Clients per second that are asked to leave; `None`: as the configuration spreads them.
+    pub rate: Option<u32>,
+}
+
 /// See the module.
 pub struct Service {
+    /// Asks the process to stop.
+    ask: Sender<Stop>,
     /// Hears once that the process is to stop.
-    stop: Receiver<()>,
+    stop: Receiver<Stop>,
     announce: Announce,
     notify: Notify,
 }
@@ -39,7 +48,8 @@ impl Service {
     /// Errors: the process cannot have another thread or descriptor.
     pub fn start(announce: impl Fn(&[SocketAddr]) + Send + 'static) -> io::Result<Service> {
         let mut signals = Signals::new([SIGTERM, SIGINT])?;
-        let (asked, stop) = bounded(1);
+        let (ask, stop) = bounded(1);
+        let asked = ask.clone();
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             let mut is_stopping = false;
             for signal in &mut signals {
@@ -49,10 +59,16 @@ impl Service {
                 is_stopping = true;
                 tracing::info!(signal = signal_name(signal).unwrap_or("?"), "stopping: clients are asked to leave");
                 // Full: a drain was asked for already.
-                let _ = asked.try_send(());
+                let _ = asked.try_send(Stop::default());
             }
         })?;
-        Ok(Service { stop, announce: Box::new(announce), notify: Notify::from_environment() })
+        Ok(Service { ask, stop, announce: Box::new(announce), notify: Notify::from_environment() })
+    }
+
+    /// Another way to ask for a drain, beside signals. False if one was asked for already.
+    pub fn stopper(&self) -> impl Fn(Stop) -> bool + Send + Sync + 'static {
+        let ask = self.ask.clone();
+        move |stop| ask.try_send(stop).is_ok()
     }
 
     /// Every executor accepts on these addresses.
@@ -62,15 +78,20 @@ impl Service {
         self.notify.send(&format!("READY=1\nSTATUS=listening on {}", addresses.join(", ")));
     }
 
-    /// Waits for a signal that asks the node to stop, and feeds systemd's watchdog meanwhile unless an executor has been
+    /// Waits for a signal or a verb that asks the node to stop, and feeds systemd's watchdog meanwhile unless an executor has been
     /// silent for long. Then tells systemd that the node stops.
     ///
     /// `stalled_ms`: for how long the slowest executor has not answered. `status`: a short line for `systemctl status`.
-    pub fn until_stop(&self, stalled_ms: impl Fn() -> u64, status: impl Fn() -> String) {
-        while let Err(RecvTimeoutError::Timeout) = self.stop.recv_timeout(self.notify.beat()) {
-            self.beat(stalled_ms(), &status);
-        }
+    pub fn until_stop(&self, stalled_ms: impl Fn() -> u64, status: impl Fn() -> String) -> Stop {
+        let stop = loop {
+            match self.stop.recv_timeout(self.notify.beat()) {
+                Ok(stop) => break stop,
+                Err(RecvTimeoutError::Timeout) => self.beat(stalled_ms(), &status),
+                Err(RecvTimeoutError::Disconnected) => break Stop::default(),
+            }
+        };
         self.notify.send("STOPPING=1\nSTATUS=draining");
+        stop
     }
 
     fn beat(&self, stalled_ms: u64, status: &impl Fn() -> String) {

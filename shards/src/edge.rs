@@ -6,6 +6,7 @@ use crate::event::Action;
 use crate::id::{NodeId, Slot};
 use crate::limits::EdgeLimits;
 use crate::placement::Placement;
+use crate::reach::Reach;
 use crate::time::Now;
 
 /// Counters of the edge half, never reset.
@@ -17,6 +18,16 @@ pub struct EdgeCounts {
     pub inbox: u64,
     /// Direct messages that were not taken here.
     pub bounced: u64,
+    /// Times that a pair became direct.
+    pub earned: u64,
+    /// Times that a direct pair went back to an inbox because a message of it was stored.
+    pub left_stored: u64,
+    /// The same because a message of it was not taken by the recipient's edge.
+    pub left_bounced: u64,
+    /// The same because the link to the recipient's edge was lost.
+    pub left_link: u64,
+    /// Grants that could not be used for want of a link to the recipient's edge.
+    pub unlinked: u64,
     /// Sessions opened.
     pub logins: u64,
     /// Sessions ended because the user logged in again.
@@ -42,19 +53,39 @@ pub struct Edge<'a> {
     pub counts: &'a mut EdgeCounts,
     /// What is to be done.
     pub out: &'a mut Vec<Action>,
-    /// The cores that can be reached.
-    pub up: &'a [NodeId],
+    /// Which nodes can be reached.
+    pub reach: &'a mut Reach,
 }
 
-impl<'a> Edge<'a> {
-    /// The reachable replicas of a slot, the preferred one first.
-    pub fn reachable(&self, slot: Slot) -> impl Iterator<Item = NodeId> + use<'a> {
-        let up = self.up;
-        self.placement.replicas(slot).iter().copied().filter(move |node| up.contains(node))
+impl Edge<'_> {
+    /// The reachable replicas of a slot, the preferred one first and those that will stop soon last.
+    pub fn reachable(&self, slot: Slot) -> impl Iterator<Item = NodeId> + '_ {
+        let replicas = self.placement.replicas(slot);
+        let last = replicas.iter().filter(|&&node| self.reach.is_leaving(node));
+        replicas.iter().filter(|&&node| self.reach.is_core_up(node)).chain(last).copied()
+    }
+
+    /// Asks for the links to the replicas of a slot that nobody has asked for.
+    pub fn want(&mut self, slot: Slot) {
+        for &node in self.placement.replicas(slot) {
+            self.connect(node, None);
+        }
+    }
+
+    /// Asks for a link, unless that was done; `via` may know the node.
+    pub fn connect(&mut self, node: NodeId, via: Option<NodeId>) {
+        if self.reach.want(node, self.now.mono_ms) {
+            self.out.push(Action::Connect { node, via });
+        }
+    }
+
+    /// Whether a replica of a slot may be reachable soon: its link was asked for.
+    pub fn is_connecting(&self, slot: Slot) -> bool {
+        self.placement.replicas(slot).iter().any(|&node| self.reach.is_connecting(node))
     }
 
     /// Whether this node can be reached.
     pub fn is_reachable(&self, node: NodeId) -> bool {
-        self.up.contains(&node)
+        self.reach.is_up(node)
     }
 }

@@ -14,6 +14,7 @@ use crate::limits::EdgeLimits;
 use crate::mutant::{self, Mutant};
 use crate::peer::{Message, Peer, ToCores, ToEdge};
 use crate::placement::Placement;
+use crate::reach::Reach;
 use crate::receiver::bounce_run;
 use crate::session::{Session, farewell};
 use crate::time::Now;
@@ -66,7 +67,9 @@ pub struct EdgeNode {
     seats: Vec<Seat>,
     /// Connections before HELLO with their deadlines, oldest first; outdated ones are skipped.
     opening: VecDeque<(u64, SessionId)>,
-    reachable: Vec<NodeId>,
+    reach: Reach,
+    /// Cores whose links are up: their leases are refreshed.
+    cores: Vec<NodeId>,
     timers: Wheel<Timer>,
     /// The highest stamp given: stamps of one executor strictly increase, so that a login is never given twice.
     last_stamp: u64,
@@ -82,12 +85,13 @@ pub struct EdgeNode {
 impl EdgeNode {
     /// An edge half without connections. It reaches its own node, if that is a core.
     pub fn new(config: EdgeConfig) -> Self {
-        let reachable = vec![config.node];
+        let reach = Reach::new(config.node, config.is_core);
         EdgeNode {
             config,
             seats: Vec::new(),
             opening: VecDeque::new(),
-            reachable,
+            reach,
+            cores: Vec::new(),
             timers: Wheel::new(),
             last_stamp: 0,
             outstanding_bytes: 0,
@@ -115,9 +119,8 @@ impl EdgeNode {
             }
             EdgeEvent::LinkUp(node) => self.on_link(now, node, true, out),
             EdgeEvent::LinkDown(node) => self.on_link(now, node, false, out),
-            // Comes with the links on demand.
-            EdgeEvent::Leaving(_) => {}
-            EdgeEvent::Placement(placement) => self.config.placement = placement,
+            EdgeEvent::Leaving(node) => self.on_leaving(now, node, out),
+            EdgeEvent::Placement(placement) => self.on_placement(now, placement, out),
             EdgeEvent::Drain { within_ms } => self.on_drain(within_ms, out),
             EdgeEvent::Stop => self.on_stop(now, out),
             EdgeEvent::Tick => self.on_tick(now, out),
@@ -128,7 +131,7 @@ impl EdgeNode {
     pub fn next_deadline(&mut self) -> Option<u64> {
         let hello = self.opening.front().map(|&(deadline, _)| deadline);
         let sweep = (self.sessions > 0).then_some(self.sweep_ms);
-        let refresh = (self.sessions > 0 && self.reachable.len() > 1).then_some(self.refresh_ms);
+        let refresh = (self.sessions > 0 && !self.cores.is_empty()).then_some(self.refresh_ms);
         [self.timers.next_ms(), hello, sweep, refresh].into_iter().flatten().min()
     }
 
@@ -156,7 +159,7 @@ impl EdgeNode {
             outstanding_bytes: &mut self.outstanding_bytes,
             counts: &mut self.counts,
             out,
-            up: &self.reachable,
+            reach: &mut self.reach,
         };
         (&mut self.seats, &mut self.timers, edge)
     }
@@ -210,7 +213,9 @@ impl EdgeNode {
         let boot = (self.config.seed >> 32 ^ self.config.seed) as u32;
         let capabilities = hello.capabilities & CAPABILITY_PRESENCE;
         let (seats, _, mut edge) = self.split(now, out);
-        if edge.reachable(crate::slot::slot_of(user.as_bytes())).next().is_none() {
+        let slot = crate::slot::slot_of(user.as_bytes());
+        edge.want(slot);
+        if edge.reachable(slot).next().is_none() && !edge.is_connecting(slot) {
             let reason = "the nodes that keep this user cannot be reached";
             return Err(Farewell { code: Code::Unavailable, wait_ms: retry_ms, reason });
         }
@@ -334,15 +339,34 @@ impl EdgeNode {
     }
 
     fn on_link(&mut self, now: Now, node: NodeId, up: bool, out: &mut Vec<Action>) {
-        self.reachable.retain(|&known| known != node);
         if up {
-            self.reachable.push(node);
+            self.reach.on_link_up(node);
             self.refresh_ms = now.mono_ms;
+        } else {
+            self.reach.on_link_down(node, now.mono_ms + u64::from(self.config.limits.retry_ms));
         }
+        self.count_cores();
         self.each_session(now, out, |edge, session| match up {
             true => session.on_link_up(edge, node),
             false => session.on_link_down(edge, node),
         });
+    }
+
+    fn on_leaving(&mut self, now: Now, node: NodeId, out: &mut Vec<Action>) {
+        self.reach.on_leaving(node);
+        self.each_session(now, out, |edge, session| session.on_leaving(edge));
+    }
+
+    fn on_placement(&mut self, now: Now, placement: Arc<Placement>, out: &mut Vec<Action>) {
+        let before = std::mem::replace(&mut self.config.placement, placement);
+        self.count_cores();
+        self.refresh_ms = now.mono_ms;
+        self.each_session(now, out, |edge, session| session.on_placement(edge, &before));
+    }
+
+    fn count_cores(&mut self) {
+        let cores = self.config.placement.cores();
+        self.cores = self.reach.up().filter(|node| cores.binary_search(node).is_ok()).collect();
     }
 
     fn on_drain(&mut self, within_ms: u32, out: &mut Vec<Action>) {
@@ -387,11 +411,10 @@ impl EdgeNode {
             self.sweep_ms = now.mono_ms + SWEEP_MS;
             self.sweep(now, out);
         }
-        if self.sessions > 0 && self.reachable.len() > 1 && now.mono_ms >= self.refresh_ms {
+        if self.sessions > 0 && !self.cores.is_empty() && now.mono_ms >= self.refresh_ms {
             self.refresh_ms = now.mono_ms + self.config.limits.refresh_ms;
-            let others = self.reachable.iter().filter(|&&node| node != self.config.node);
             let message = || ToCores::Refresh(self.config.executor);
-            out.extend(others.map(|&node| Action::Peer(Peer::Cores { node, message: message() })));
+            out.extend(self.cores.iter().map(|&node| Action::Peer(Peer::Cores { node, message: message() })));
         }
     }
 

@@ -44,6 +44,7 @@ pub mod names;
 pub mod peer;
 pub mod placement;
 pub mod presence;
+pub mod reach;
 pub mod receiver;
 pub mod record;
 pub mod replica;

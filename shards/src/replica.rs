@@ -272,7 +272,8 @@ impl InStep {
         self.up
     }
 
-    fn has_offered(&self) -> bool {
+    /// Whether the other side has offered everything, and what was lacking was asked for.
+    pub fn has_offered(&self) -> bool {
         !self.heard.is_empty() && self.offers.len() == self.heard.len()
     }
 

@@ -81,6 +81,8 @@ struct Pair {
     out_at: Option<NodeId>,
     /// A bounce stopped the pair: nothing is sent until nothing is outstanding (rule 3).
     switching: bool,
+    /// The link to a core is being made: nothing is sent until it is there, or not to be had.
+    waiting: bool,
     /// A grant was given: nothing is sent until nothing is outstanding (rule 4).
     granted: Option<Grant>,
     /// The newest message that was stored and not delivered.
@@ -130,7 +132,7 @@ impl Router {
             let up: Vec<_> = edge.reachable(pair.slot).collect();
             pair.path = Path::Inbox(up.get(sequence.0 as usize % up.len().max(1)).copied());
         }
-        if !pair.switching && pair.granted.is_none() {
+        if !pair.switching && pair.granted.is_none() && !pair.is_held() {
             pair.transmit(edge, me, pair.queue.len() - 1);
             pair.settle(edge, me);
         }
@@ -147,6 +149,7 @@ impl Router {
         let Some(pair) = self.pair_mut(to.pair) else { return };
         if !mutant::is(Mutant::StoredCountsAsDelivered) {
             pair.undelivered = pair.undelivered.max(Some(newest));
+            edge.counts.left_stored += u64::from(pair.is_direct());
             pair.lose_grant();
         }
         pair.answer((to.sequence, last), Answer::Confirmed(Level::Stored { copies }));
@@ -171,8 +174,13 @@ impl Router {
             edge.out.push(Action::Confirm { session, level: Level::Delivered, run });
         }
         // A core may not know yet that the recipient's edge is lost: from here nobody would tell a second time.
-        if let Some((up_to, grant)) = grant.filter(|(_, grant)| edge.is_reachable(grant.login.at.node)) {
-            pair.on_grant(up_to, grant);
+        match grant {
+            Some((up_to, grant)) if edge.is_reachable(grant.login.at.node) => pair.on_grant(up_to, grant),
+            Some((_, grant)) => {
+                edge.counts.unlinked += 1;
+                edge.connect(grant.login.at.node, pair.out_at);
+            }
+            None => {}
         }
         pair.settle(edge, me);
     }
@@ -193,6 +201,7 @@ impl Router {
         }
         pair.queue[at].state = State::Bounced;
         pair.outstanding -= 1;
+        edge.counts.left_bounced += u64::from(pair.is_direct());
         pair.become_switching();
         if mutant::is(Mutant::RepeatsWhileOthersAreOutstanding) {
             pair.switching = false;
@@ -219,8 +228,19 @@ impl Router {
                 sent.state = State::Bounced;
             }
             pair.outstanding = 0;
+            edge.counts.left_link += u64::from(pair.is_direct());
             pair.become_switching();
             pair.settle(edge, me);
+        }
+    }
+
+    /// What can be reached has changed: what has waited for that goes on, or is refused.
+    pub fn on_reach(&mut self, edge: &mut Edge<'_>, me: &mut Identity) {
+        for pair in self.pairs.iter_mut().filter(|pair| pair.waiting) {
+            pair.waiting = false;
+            if !mutant::is(Mutant::HeldMessagesOvertaken) {
+                pair.settle(edge, me);
+            }
         }
     }
 
@@ -330,6 +350,7 @@ impl Pair {
             is_unordered: false,
             out_at: None,
             switching: false,
+            waiting: false,
             granted: None,
             undelivered: None,
         }
@@ -362,6 +383,10 @@ impl Pair {
             send_direct(edge, grant, message, origin);
         } else {
             let Some(node) = self.core(edge) else {
+                if edge.is_connecting(self.slot) {
+                    self.waiting = true;
+                    return;
+                }
                 let refusal = Refusal { code: Code::Unavailable, wait_ms: edge.limits.retry_ms };
                 self.queue[at].state = State::Answered(Answer::Refused(refusal));
                 return;
@@ -377,15 +402,23 @@ impl Pair {
     }
 
     /// The core of the inbox path: chosen anew only while nothing is outstanding (rule 2).
-    fn core(&mut self, edge: &Edge<'_>) -> Option<NodeId> {
+    fn core(&mut self, edge: &mut Edge<'_>) -> Option<NodeId> {
         if let Path::Inbox(Some(core)) = self.path
             && (self.outstanding > 0 || mutant::is(Mutant::TwoCoresAtOnce))
         {
             return Some(core);
         }
         let core = edge.reachable(self.slot).next();
+        if core != edge.placement.replicas(self.slot).first().copied() {
+            edge.want(self.slot);
+        }
         self.path = Path::Inbox(core);
         core
+    }
+
+    /// Whether something before the last SEND waits for a link.
+    fn is_held(&self) -> bool {
+        self.waiting
     }
 
     /// Notes what became of a run of messages. Returns the first that had no confirmation before; those below it had.
@@ -426,10 +459,14 @@ impl Pair {
         }
     }
 
+    fn is_direct(&self) -> bool {
+        matches!(self.path, Path::Direct(_))
+    }
+
     /// `stored` ends grant and hold; what was held goes on through the same inbox.
     fn lose_grant(&mut self) {
         self.granted = None;
-        if matches!(self.path, Path::Direct(_)) {
+        if self.is_direct() {
             self.become_switching();
         }
     }
@@ -449,6 +486,7 @@ impl Pair {
                 if let Some(grant) = self.granted.take()
                     && (self.undelivered.is_none() || mutant::is(Mutant::StoredCountsAsDelivered))
                 {
+                    edge.counts.earned += u64::from(!self.is_direct());
                     self.path = Path::Direct(grant);
                     mutant::share(&me.user, &self.recipient, grant);
                 }

@@ -9,6 +9,7 @@ use crate::frame::{ClientFrame, Code};
 use crate::id::{Login, MessageId, NodeId, Sequence, UserId};
 use crate::identity::{Identity, Window};
 use crate::peer::{Asker, Peer, PresenceState, Refusal, ToCore};
+use crate::placement::Placement;
 use crate::receiver::Receiver;
 use crate::router::Router;
 use crate::slot::slot_of;
@@ -126,9 +127,11 @@ impl Session {
 
     /// Puts a question to a core, or answers that it cannot.
     fn ask(&mut self, edge: &mut Edge<'_>, at: usize) {
-        let ask = &mut self.asks[at];
+        let ask = &self.asks[at];
         let (request, user, watch) = (ask.request, ask.user.clone(), ask.watch);
         let slot = slot_of(user.as_bytes());
+        edge.want(slot);
+        let ask = &mut self.asks[at];
         ask.core = edge.reachable(slot).next();
         let session = self.me.login.at.session;
         match ask.core {
@@ -136,6 +139,7 @@ impl Session {
                 let message = ToCore::Lookup { user, asker: Asker { login: self.me.login, request }, watch };
                 edge.out.push(Action::Peer(Peer::Core { node, slot, message }));
             }
+            None if edge.is_connecting(slot) => {}
             None => {
                 edge.out.push(Action::Presence { session, request, user, state: PresenceState::Unknown });
                 if !watch {
@@ -148,16 +152,17 @@ impl Session {
     fn on_unwatch(&mut self, edge: &mut Edge<'_>, user: &[u8]) -> Result<(), Farewell> {
         let user = parse_user(user)?;
         if let Some(at) = self.asks.iter().position(|ask| ask.watch && ask.user == user) {
-            let ask = self.asks.swap_remove(at);
-            self.unwatch(edge, ask);
+            self.unwatch(edge, at);
+            self.asks.swap_remove(at);
         }
         Ok(())
     }
 
-    fn unwatch(&self, edge: &mut Edge<'_>, ask: Ask) {
+    fn unwatch(&self, edge: &mut Edge<'_>, at: usize) {
+        let ask = &self.asks[at];
         if let (Some(node), true) = (ask.core, ask.watch) {
             let slot = slot_of(ask.user.as_bytes());
-            let message = ToCore::Unwatch { user: ask.user, login: self.me.login };
+            let message = ToCore::Unwatch { user: ask.user.clone(), login: self.me.login };
             edge.out.push(Action::Peer(Peer::Core { node, slot, message }));
         }
     }
@@ -191,7 +196,8 @@ impl Session {
             self.choose_drain(edge);
             self.register(edge, core);
         }
-        self.ask_again(edge, None);
+        self.router.on_reach(edge, &mut self.me);
+        self.ask_again(edge, |ask| ask.core.is_none());
     }
 
     /// A node is lost.
@@ -203,17 +209,72 @@ impl Session {
                 self.register(edge, core);
             }
         }
-        self.ask_again(edge, Some(node));
+        self.router.on_reach(edge, &mut self.me);
+        self.ask_again(edge, |ask| ask.core == Some(node) || ask.core.is_none());
+    }
+
+    /// A core will stop soon: another one is drained, if there is one.
+    pub fn on_leaving(&mut self, edge: &mut Edge<'_>) {
+        if self.choose_drain(edge)
+            && let Some(core) = self.receiver.drain
+        {
+            self.register(edge, core);
+        }
+    }
+
+    /// Who keeps what has changed: the session registers with whoever keeps its user now, and with nobody else.
+    pub fn on_placement(&mut self, edge: &mut Edge<'_>, before: &Placement) {
+        let slot = self.me.slot;
+        let (old, new) = (before.replicas(slot), edge.placement.replicas(slot));
+        if old != new {
+            // A session that any core was told of is not new to the others either (rule 10).
+            let told = self.told != 0;
+            self.told = if told { u8::MAX } else { 0 };
+            edge.want(slot);
+            for &node in old.iter().filter(|&node| !new.contains(node)) {
+                if self.receiver.drain == Some(node) {
+                    self.receiver.forget_inbox();
+                    self.receiver.drain = None;
+                }
+                self.unregister(edge, node);
+            }
+            self.choose_drain(edge);
+            for node in edge.reachable(slot).collect::<Vec<_>>() {
+                if !old.contains(&node) || self.receiver.drain == Some(node) {
+                    self.register(edge, node);
+                }
+            }
+        }
+        self.router.on_reach(edge, &mut self.me);
+        self.move_asks(edge);
+    }
+
+    /// Questions to cores that do not keep the user any more are put to those that do.
+    fn move_asks(&mut self, edge: &mut Edge<'_>) {
+        for at in (0..self.asks.len()).rev() {
+            let ask = &self.asks[at];
+            let slot = slot_of(ask.user.as_bytes());
+            if ask.core.is_some_and(|core| edge.placement.replicas(slot).contains(&core)) {
+                continue;
+            }
+            self.unwatch(edge, at);
+            self.ask(edge, at);
+        }
     }
 
     /// The session ends here (rule 11).
     pub fn on_end(&mut self, edge: &mut Edge<'_>) {
         *edge.outstanding_bytes -= self.router.waiting_bytes();
         self.receiver.on_end(edge);
-        for ask in std::mem::take(&mut self.asks) {
-            self.unwatch(edge, ask);
-        }
+        (0..self.asks.len()).for_each(|at| self.unwatch(edge, at));
+        self.asks.clear();
         for node in edge.reachable(self.me.slot).collect::<Vec<_>>() {
+            self.unregister(edge, node);
+        }
+    }
+
+    fn unregister(&self, edge: &mut Edge<'_>, node: NodeId) {
+        if edge.is_reachable(node) {
             let message = ToCore::Unregister { user: self.me.user.clone(), login: self.me.login };
             edge.out.push(Action::Peer(Peer::Core { node, slot: self.me.slot, message }));
         }
@@ -226,18 +287,20 @@ impl Session {
         self.asks.shrink_to_fit();
     }
 
-    /// R drains the replica that S prefers, so that the core that appends is the one that delivers (rule 2).
-    fn choose_drain(&mut self, edge: &mut Edge<'_>) {
+    /// R drains the replica that S prefers, so that the core that appends is the one that delivers (rule 2). True if it
+    /// is another one now.
+    fn choose_drain(&mut self, edge: &mut Edge<'_>) -> bool {
         let before = self.receiver.drain;
         let now = edge.reachable(self.me.slot).next();
         if before == now {
-            return;
+            return false;
         }
         self.receiver.forget_inbox();
         self.receiver.drain = now;
         if let Some(core) = before.filter(|core| edge.is_reachable(*core)) {
             self.register(edge, core);
         }
+        true
     }
 
     fn register_everywhere(&mut self, edge: &mut Edge<'_>) {
@@ -257,10 +320,10 @@ impl Session {
         edge.out.push(Action::Peer(Peer::Core { node: core, slot: self.me.slot, message }));
     }
 
-    /// Questions to a lost core (`None`: those that no core could be asked) are put to another one.
-    fn ask_again(&mut self, edge: &mut Edge<'_>, lost: Option<NodeId>) {
+    /// Some questions are put again.
+    fn ask_again(&mut self, edge: &mut Edge<'_>, which: impl Fn(&Ask) -> bool) {
         for at in (0..self.asks.len()).rev() {
-            if self.asks[at].core == lost {
+            if which(&self.asks[at]) {
                 self.ask(edge, at);
             }
         }

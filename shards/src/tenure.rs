@@ -268,7 +268,11 @@ impl Tenure {
         if mutant::is(Mutant::JoinerServesBeforeSync) {
             return true;
         }
-        let with = |peer: &&InStep| self.is_replica(peer) && peer.is_settled() && peer.is_all_synced();
+        let is_synced = |peer: &InStep| match mutant::is(Mutant::CompleteBeforeFlush) {
+            true => peer.has_offered(),
+            false => peer.is_all_synced(),
+        };
+        let with = |peer: &&InStep| self.is_replica(peer) && peer.is_settled() && is_synced(peer);
         let replicas = || self.peers.values().filter(|peer| peer.role == Role::Replica);
         let heir = replicas().filter(with).any(InStep::is_complete);
         let may_be_away = |peer: &InStep| heir && !self.is_strict(copies_min) && !peer.is_up();

@@ -5,6 +5,9 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use crate::discovery::DiscoveryStatus;
+use crate::links::LinkCounts;
+
 /// A node at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -18,6 +21,8 @@ pub struct Status {
     pub node: String,
     /// Where it is.
     pub region: String,
+    /// edge, core or both.
+    pub role: String,
     /// Addresses where clients connect.
     pub listen: Vec<String>,
     /// Whether clients are being asked to leave.
@@ -26,6 +31,44 @@ pub struct Status {
     pub executors: Vec<ExecutorStatus>,
     /// All together.
     pub totals: Totals,
+    /// Who is there, and how that is known.
+    pub discovery: DiscoveryStatus,
+    /// Links to other nodes, by name.
+    pub links: Vec<LinkStatus>,
+    /// What travelled over links, by the regions it went from and to ("tokyo > frankfurt").
+    pub regions: BTreeMap<String, Traffic>,
+}
+
+/// The link to one other node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// The other node.
+    pub name: String,
+    /// Where it is.
+    pub region: String,
+    /// Whether the link is up.
+    pub up: bool,
+    /// Why it is not, or why it was lost last.
+    pub trouble: String,
+    /// What travelled since the start.
+    pub counts: LinkCounts,
+}
+
+/// Messages and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Messages between the machines, of which a client's message needs several.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    /// More of both.
+    pub fn add(&mut self, messages: u64, bytes: u64) {
+        self.messages += messages;
+        self.bytes += bytes;
+    }
 }
 
 /// One executor at one moment.
@@ -41,6 +84,8 @@ pub struct ExecutorStatus {
     pub sessions: u64,
     /// What became of messages.
     pub messages: Messages,
+    /// Which ways its clients' messages took.
+    pub paths: Paths,
     /// Inboxes that have messages.
     pub inboxes: u64,
     /// Messages in them.
@@ -51,6 +96,8 @@ pub struct ExecutorStatus {
     pub turn_us: Histogram,
     /// Frames for other executors that wait for room in a ring.
     pub mesh_backlog: u64,
+    /// Whether everything was handed over, or nothing has to be.
+    pub has_handed_over: bool,
     /// Limits that were reached, by the name in the configuration, and how often.
     pub limits_reached: BTreeMap<String, u64>,
 }
@@ -70,6 +117,39 @@ pub struct Messages {
     pub bounced: u64,
     /// Refused.
     pub refused: u64,
+}
+
+/// The ways that the messages of an edge's clients took, and why pairs left the direct one (delivery rules 2 to 4).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paths {
+    /// Messages sent straight to the recipient's edge.
+    pub direct: u64,
+    /// Messages sent to the inbox of a core.
+    pub inbox: u64,
+    /// Times that a pair became direct.
+    pub earned: u64,
+    /// Times that a pair left the direct path because a message of it was stored.
+    pub left_stored: u64,
+    /// The same because the recipient's edge did not take a message.
+    pub left_bounced: u64,
+    /// The same because the link to the recipient's edge was lost.
+    pub left_link: u64,
+    /// Grants that were not used for want of a link to the recipient's edge.
+    pub unlinked: u64,
+}
+
+impl Paths {
+    fn plus(self, other: Self) -> Self {
+        Paths {
+            direct: self.direct + other.direct,
+            inbox: self.inbox + other.inbox,
+            earned: self.earned + other.earned,
+            left_stored: self.left_stored + other.left_stored,
+            left_bounced: self.left_bounced + other.left_bounced,
+            left_link: self.left_link + other.left_link,
+            unlinked: self.unlinked + other.unlinked,
+        }
+    }
 }
 
 /// The log of one executor.
@@ -109,6 +189,8 @@ pub struct Totals {
     pub sessions: u64,
     /// What became of messages.
     pub messages: Messages,
+    /// Which ways clients' messages took.
+    pub paths: Paths,
     /// Inboxes that have messages.
     pub inboxes: u64,
     /// Messages in them.
@@ -122,12 +204,13 @@ pub struct Totals {
 impl Totals {
     /// Sums up.
     #[must_use]
-    pub fn of(executors: &[ExecutorStatus]) -> Self {
+    pub fn of<'a>(executors: impl IntoIterator<Item = &'a ExecutorStatus>) -> Self {
         let mut totals = Totals::default();
         for executor in executors {
             totals.connections += executor.connections;
             totals.sessions += executor.sessions;
             totals.messages = totals.messages.plus(executor.messages);
+            totals.paths = totals.paths.plus(executor.paths);
             totals.inboxes += executor.inboxes;
             totals.inbox_messages += executor.inbox_messages;
             totals.log_bytes += executor.log.bytes;

@@ -1,16 +1,15 @@
 //! `iris status`: asks a running node how it is, over its admin socket.
 
 use super::{Exit, Failure, print};
-use crate::admin::{self, AskError, ExecutorStatus, Messages};
+use crate::admin::{self, AskError, ExecutorStatus, Messages, Paths};
 use crate::config::{Config, Flags};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Ask as the user who runs the node. The socket is found as `iris serve` finds it: by configuration, --data, or default.
+/// Which node is asked.
 #[derive(Debug, Args)]
-#[command(after_help = super::EXIT_CODES)]
-pub struct Status {
+pub struct Asked {
     /// The node's configuration file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -22,22 +21,40 @@ pub struct Status {
     admin: Option<PathBuf>,
     /// Print everything, as JSON.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
+}
+
+impl Asked {
+    /// Its admin socket.
+    pub fn path(&self) -> Result<PathBuf, Failure> {
+        match &self.admin {
+            Some(path) => Ok(path.clone()),
+            None => {
+                let flags = Flags { data: self.data.clone(), ..Flags::default() };
+                Ok(Config::load(self.config.as_deref(), &flags)?.admin)
+            }
+        }
+    }
+}
+
+/// Ask as the user who runs the node. The socket is found as `iris serve` finds it: by configuration, --data, or default.
+#[derive(Debug, Args)]
+#[command(after_help = super::EXIT_CODES)]
+pub struct Status {
+    #[command(flatten)]
+    asked: Asked,
 }
 
 impl Status {
     pub fn run(self) -> Result<(), Failure> {
-        let path = match self.admin {
-            Some(path) => path,
-            None => Config::load(self.config.as_deref(), &Flags { data: self.data, ..Flags::default() })?.admin,
-        };
-        let status = admin::ask(&path).map_err(failure)?;
-        if self.json {
+        let status = admin::ask(&self.asked.path()?).map_err(failure)?;
+        if self.asked.json {
             let json = serde_json::to_string(&status).map_err(|error| Failure::new(Exit::Failed, error))?;
             return Ok(print(&json)?);
         }
         head(&status).iter().try_for_each(|line| print(line))?;
         table(&status.executors).iter().try_for_each(|line| print(line))?;
+        links(&status).iter().try_for_each(|line| print(line))?;
         for (limit, times) in &status.totals.limits_reached {
             print(&format!("limit reached: {limit} ({times} times)"))?;
         }
@@ -45,7 +62,7 @@ impl Status {
     }
 }
 
-fn failure(error: AskError) -> Failure {
+pub fn failure(error: AskError) -> Failure {
     match error {
         AskError::Unreachable { .. } => {
             let hint = "; is it running, with this configuration? (--config FILE, --data DIR or --admin SOCKET)";
@@ -62,8 +79,8 @@ fn head(status: &admin::Status) -> Vec<String> {
     let totals = &status.totals;
     vec![
         format!(
-            "iris {} node {} ({}), process {}, up {uptime:?}{draining}",
-            status.version, status.node, status.region, status.pid
+            "iris {} node {} ({}, {}), process {}, up {uptime:?}{draining}",
+            status.version, status.node, status.role, status.region, status.pid
         ),
         format!("listening on {}", status.listen.join(", ")),
         format!("{} connections, {} users online", totals.connections, totals.sessions),
@@ -73,16 +90,42 @@ fn head(status: &admin::Status) -> Vec<String> {
             totals.inboxes,
             bytes(totals.log_bytes)
         ),
-        format!("messages: {}", paths(totals.messages)),
+        format!("messages: {}", messages(totals.messages)),
+        format!("paths: {}", paths(totals.paths)),
         String::new(),
     ]
 }
 
-fn paths(messages: Messages) -> String {
+/// What a node of a cluster has beside one that is alone.
+fn links(status: &admin::Status) -> Vec<String> {
+    if status.links.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec![String::new()];
+    for link in &status.links {
+        let state = if link.up { "up".to_owned() } else { format!("down ({})", link.trouble) };
+        let (sent, received) = (link.counts.sent, link.counts.received);
+        lines.push(format!("link to {} ({}): {state}, {sent} sent, {received} received", link.name, link.region));
+    }
+    for (regions, traffic) in &status.regions {
+        lines.push(format!("traffic {regions}: {} messages, {}", traffic.messages, bytes(traffic.bytes)));
+    }
+    lines
+}
+
+fn messages(messages: Messages) -> String {
     let Messages { direct, inbox_online, stored, drained, bounced, refused } = messages;
     format!(
         "{direct} direct, {inbox_online} through inboxes online, {stored} stored, {drained} drained, {bounced} bounced, \
          {refused} refused"
+    )
+}
+
+fn paths(paths: Paths) -> String {
+    let Paths { direct, inbox, earned, left_stored, left_bounced, left_link, unlinked } = paths;
+    format!(
+        "{direct} direct, {inbox} to inboxes; {earned} pairs became direct, {left_stored} left for a stored message, \
+         {left_bounced} for a bounce, {left_link} for a lost link; {unlinked} grants had no link"
     )
 }
 

@@ -12,7 +12,7 @@ use iris_shards::slot::slot_of;
 
 use super::{Executor, MeshItem};
 use crate::connections::Input;
-use crate::sockets::ConnectionKey;
+use crate::sockets::{ConnectionKey, SocketEvent};
 
 /// Reads of one connection per turn; the rest waits for the next turn, behind the others.
 const READS_PER_TURN: usize = 4;
@@ -38,7 +38,9 @@ impl Executor {
 
     /// Reads a connection, within its share of the turn. One that has ended is read to its end: no event tells it again.
     pub(super) fn on_readable(&mut self, key: ConnectionKey, has_ended: bool) {
-        let Some(session) = self.connections.session(key) else { return };
+        let Some(session) = self.connections.session(key) else {
+            return self.on_link_socket(SocketEvent::Readable(key));
+        };
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut may_have_more = true;
         for _ in 0..READS_PER_TURN {

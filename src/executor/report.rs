@@ -7,7 +7,7 @@ use iris_shards::frame::{VERSION, Welcome};
 use iris_shards::id::NodeId;
 
 use super::Executor;
-use crate::admin::{ExecutorStatus, Histogram, Messages};
+use crate::admin::{ExecutorStatus, Histogram, LinkStatus, Messages, Paths};
 use crate::config::Config;
 
 /// What every executor of a node tells its clients.
@@ -33,9 +33,9 @@ pub struct Names {
 
 impl Names {
     /// From the configuration; `connections_max` is what this machine allows.
-    pub fn new(config: &Config, node_id: NodeId, connections_max: usize) -> Self {
+    pub fn new(config: &Config, connections_max: usize) -> Self {
         Names {
-            node_id,
+            node_id: NodeId::of_name(&config.name),
             node: config.name.clone(),
             region: config.region.clone(),
             frame_bytes_max: config.frame_bytes_max(),
@@ -81,6 +81,16 @@ pub struct Counts {
 }
 
 impl Executor {
+    /// The links that this executor owns.
+    pub(super) fn links_status(&self) -> Vec<LinkStatus> {
+        let all = self.links.status().into_iter();
+        all.map(|(node, up, counts, trouble)| {
+            let (name, region) = self.links.name_of(node);
+            LinkStatus { name, region, up, trouble, counts }
+        })
+        .collect()
+    }
+
     /// What this executor is doing.
     pub(super) fn status(&mut self) -> ExecutorStatus {
         let (edge, core) = (self.edge.counts(), self.core.counts());
@@ -114,10 +124,20 @@ impl Executor {
                 bounced: edge.bounced,
                 refused: self.counts.refused,
             },
+            paths: Paths {
+                direct: edge.direct,
+                inbox: edge.inbox,
+                earned: edge.earned,
+                left_stored: edge.left_stored,
+                left_bounced: edge.left_bounced,
+                left_link: edge.left_link,
+                unlinked: edge.unlinked,
+            },
             inboxes: sums.inboxes,
             inbox_messages: sums.messages,
             log,
             turn_us: percentiles(&self.turns),
+            has_handed_over: self.core.has_left(),
             mesh_backlog: self.mesh.outbound.backlog_total() as u64,
             limits_reached: reached.map(|(name, times)| (name.to_owned(), times)).collect::<BTreeMap<_, _>>(),
         }

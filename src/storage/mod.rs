@@ -18,34 +18,52 @@ use iris_shards::storage::{StorageEvent, StorageRequest};
 
 pub use self::data_dir::{DataDir, LogSeat, StorageOptions};
 pub use self::log_engine::LogEngine;
+use crate::bell::Bell;
 
 /// The storage engine of one executor. Further engines (Cassandra) become variants here: they speak the same requests and
 /// events, so the loop does not tell them apart.
 pub enum Engine {
     /// The embedded log.
-    Log(LogEngine),
+    Log(Box<LogEngine>),
+    /// Of an edge, whose core half keeps no shard and so asks for nothing.
+    Nothing {
+        /// Whether it has said that there is nothing to recover.
+        has_said: bool,
+    },
 }
 
 impl Engine {
+    /// Opens the log of this seat; without one nothing is kept.
+    pub fn open(seat: Option<LogSeat>, bell: &Bell) -> Result<Engine, StorageError> {
+        match seat {
+            Some(seat) => Ok(Engine::Log(Box::new(LogEngine::open(seat, bell)?))),
+            None => {
+                bell.ring();
+                Ok(Engine::Nothing { has_said: false })
+            }
+        }
+    }
+
     /// Takes a request. Answers come with [`Engine::take_events`].
     pub fn request(&mut self, request: StorageRequest) {
         match self {
             Engine::Log(log) => log.request(request),
+            Engine::Nothing { .. } => panic!("a node that keeps no shard was asked to store: {request:?}"),
         }
     }
 
     /// Ends a turn of the loop: what was appended is on its way to the disk. Call it at least once per second, too.
     /// `now_ms` is monotonic.
     pub fn commit(&mut self, now_ms: u64) {
-        match self {
-            Engine::Log(log) => log.commit(now_ms),
+        if let Engine::Log(log) = self {
+            log.commit(now_ms);
         }
     }
 
     /// Moves the answers to the end of `events`; the bell rings when there may be some. Begin a turn with it.
     pub fn take_events(&mut self, events: &mut Vec<StorageEvent>) {
-        match self {
-            Engine::Log(log) => log.take_events(events),
+        if let Engine::Log(log) = self {
+            log.take_events(events);
         }
     }
 
@@ -53,34 +71,32 @@ impl Engine {
     pub fn take_recovered(&mut self) -> bool {
         match self {
             Engine::Log(log) => log.take_recovered(),
+            Engine::Nothing { has_said } => !std::mem::replace(has_said, true),
         }
     }
 
     /// Writes what is left. The bell rings until [`Engine::is_closed`].
     pub fn close(&mut self) {
-        match self {
-            Engine::Log(log) => log.close(),
+        if let Engine::Log(log) = self {
+            log.close();
         }
     }
 
     /// Whether tasks of this executor are under way, or the engine waits for time to pass.
     pub fn is_busy(&self) -> bool {
-        match self {
-            Engine::Log(log) => log.is_busy(),
-        }
+        matches!(self, Engine::Log(log) if log.is_busy())
     }
 
     /// Whether [`Engine::take_events`] has something to do.
     pub fn has_events(&self) -> bool {
-        match self {
-            Engine::Log(log) => log.has_events(),
-        }
+        matches!(self, Engine::Log(log) if log.has_events())
     }
 
     /// What it tells about itself.
     pub fn status(&self) -> crate::admin::LogStatus {
         match self {
             Engine::Log(log) => log.status(),
+            Engine::Nothing { .. } => crate::admin::LogStatus::default(),
         }
     }
 
@@ -88,6 +104,7 @@ impl Engine {
     pub fn is_closed(&self) -> bool {
         match self {
             Engine::Log(log) => log.is_closed(),
+            Engine::Nothing { .. } => true,
         }
     }
 }

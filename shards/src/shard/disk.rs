@@ -104,6 +104,7 @@ impl Shard {
                     }
                     let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
                     self.on_entry_flushed(turn, &mut run, (mailbox, at), key, (place, relocates));
+                    self.hand_over(turn, (mailbox, at), key);
                     self.answered(at, key);
                 }
                 Pending::Tombstone { mailbox, key, relocates } => {
@@ -206,6 +207,7 @@ impl Shard {
                         self.on_entry_failed(turn, (mailbox, at), key);
                     } else if let Some(entry) = at.held.as_mut().and_then(|held| held.inbox.entry_mut(key)) {
                         entry.set_moving(false);
+                        self.hand_over(turn, (mailbox, at), key);
                     }
                     self.answered(at, key);
                 }

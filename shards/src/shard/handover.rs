@@ -75,9 +75,16 @@ impl Shard {
 
     /// Gives an entry up once those who keep it now have it on disk.
     pub(super) fn hand_over(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), key: EntryKey) {
+        if self.is_lone {
+            return;
+        }
         let Some(tenure) = self.tenure(mailbox.slot).filter(|tenure| !tenure.serves()) else { return };
         let Some(entry) = mailbox.held.as_ref().and_then(|held| held.inbox.entry(key)) else { return };
         let Content::Flushed(place) = entry.content() else { return };
+        // A copy of it is on its way to another place: where it is gone by then, it was taken.
+        if entry.is_moving() {
+            return;
+        }
         let keeps = |peer: &InStep| peer.role == Role::Heir && peer.is_up() && peer.agrees(tenure.replicas());
         let heirs = tenure.peers().filter(|(_, peer)| keeps(peer)).map(|(node, _)| tenure.bit(node));
         let heirs = heirs.fold(0, |bits, bit| bits | bit);

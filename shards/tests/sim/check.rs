@@ -4,6 +4,7 @@
 pub mod acknowledged;
 pub mod bounds;
 pub mod confirmed;
+pub mod converged;
 pub mod drained;
 pub mod login;
 pub mod once;

@@ -1,6 +1,6 @@
 //! What is done to the cluster: every operation of a plan, and how all of it is healed.
 
-use iris_shards::event::EdgeEvent;
+use iris_shards::event::{CoreEvent, EdgeEvent};
 
 use crate::connection::{Down, Up};
 use crate::ledger::{ClientIx, ConnectionIx};
@@ -54,7 +54,10 @@ impl World {
             }
             Op::Mend(a, b) => {
                 self.links.sever(a, b, false);
-                self.raise_link(a, b);
+                let is_wanted = self.wanted.contains(&(a, b)) || self.wanted.contains(&(b, a));
+                if is_wanted || !self.plan.is_on_demand {
+                    self.raise_link(a, b);
+                }
             }
             Op::Blink(a, b) => {
                 self.cut_link(a, b);
@@ -68,6 +71,8 @@ impl World {
             Op::DiskRoom(node) => self.processes[node].set_full(false),
             Op::SlowDisk(node, slow_us) => self.processes[node].set_slow(slow_us),
             Op::ClockStep(node, step_us) => self.processes[node].skew_us += step_us,
+            Op::View { node, view } => self.learn(node, view),
+            Op::Leave(node) => self.announce_leave(node),
             Op::Drain(node) => {
                 for executor in 0..self.processes[node].executors.len() {
                     self.tell_edge(node, executor, EdgeEvent::Drain { within_ms: 50 });
@@ -87,6 +92,7 @@ impl World {
         self.is_healed = true;
         self.plan.out_frames_max = 100_000;
         for node in 0..self.processes.len() {
+            self.learn(node, self.plan.views.len() - 1);
             let process = &mut self.processes[node];
             process.is_frozen = false;
             process.crash_on_flush = false;
@@ -101,6 +107,7 @@ impl World {
                 self.raise_link(a, b);
             }
         }
+        self.wanted.clear();
         for client in &mut self.clients {
             client.is_paused = false;
             client.is_deaf = false;
@@ -119,13 +126,61 @@ impl World {
             .ops
             .iter()
             .filter_map(|(_, op)| match op {
-                Op::Drain(node) => Some(*node),
+                Op::Drain(node) | Op::Leave(node) => Some(*node),
                 _ => None,
             })
             .collect();
         for node in drained {
             self.crash(node);
             self.start(node);
+        }
+    }
+
+    /// The node learns who keeps what, each of its executors when it comes to it.
+    fn learn(&mut self, node: usize, view: usize) {
+        if self.plan.views.len() == 1 {
+            return;
+        }
+        self.processes[node].view = view;
+        for executor in &mut self.processes[node].executors {
+            executor.arrivals[node].push_back(Arrival::View(view));
+        }
+    }
+
+    /// The node is about to stop, and says so to everybody.
+    fn announce_leave(&mut self, node: usize) {
+        for executor in 0..self.processes[node].executors.len() {
+            self.tell_core(node, executor, CoreEvent::Leave);
+        }
+        for executor in 0..self.processes[node].executors.len() {
+            self.tell_edge(node, executor, EdgeEvent::Drain { within_ms: 50 });
+        }
+        for other in (0..self.processes.len()).filter(|&other| other != node) {
+            if self.links.generation(node, other).is_some() {
+                let executors = self.processes[other].executors.iter_mut();
+                executors.for_each(|executor| executor.arrivals[node].push_back(Arrival::Leaving));
+            }
+        }
+    }
+
+    /// A machine asks for a link.
+    pub fn on_wanted(&mut self, from: usize, to: usize) {
+        if self.plan.nodes[to].core {
+            self.wanted.insert((from, to));
+        }
+        if self.links.generation(from, to).is_none() && !self.dials.contains(&(from, to)) {
+            self.dials.push((from, to));
+        }
+    }
+
+    /// One of the links that were asked for comes up, or its asker is told that it does not.
+    pub fn dial(&mut self) {
+        let at = self.rng.index(self.dials.len());
+        let (from, to) = self.dials.swap_remove(at);
+        self.raise_link(from, to);
+        if self.links.generation(from, to).is_none() {
+            let executors = self.processes[from].executors.iter_mut();
+            executors.for_each(|executor| executor.arrivals[to].push_back(Arrival::LinkDown));
         }
     }
 

@@ -13,6 +13,7 @@ mod ledger;
 mod links;
 mod logged;
 mod model;
+mod moving;
 mod mutants;
 mod named;
 mod perform;

@@ -2,7 +2,7 @@
 //! Everything that crosses the wall outwards passes here, so the checkers are called here.
 
 use iris_shards::event::{Action, EdgeEvent};
-use iris_shards::id::{Login, Sequence, SessionId};
+use iris_shards::id::{Login, MessageId, Sequence, SessionId};
 use iris_shards::peer::{Message, Peer, ToCore, ToCores, ToEdge};
 use iris_shards::storage::{Record, StorageRequest};
 
@@ -20,7 +20,7 @@ impl World {
     pub fn perform(&mut self, node: usize, executor: usize, action: Action) {
         match action {
             Action::Peer(peer) => self.route((node, executor), peer),
-            Action::Connect { .. } => {}
+            Action::Connect { node: to, .. } => self.on_wanted(node, to.0 as usize),
             Action::Storage(request) => self.request((node, executor), request),
             Action::Lost { user, id } => {
                 let verdict = ensure(false, "acknowledged", || format!("{id} of {user} was lost on disk"));
@@ -146,8 +146,15 @@ impl World {
         let Some(Record::Entry(entry)) = trimmed else { return };
         let Some(message) = self.ledger.find(entry.key.id) else { return };
         let is_taken = self.ledger.notes[message].taken > 0;
-        let elsewhere = !is_taken && this.engine.ids().contains(&entry.key.id);
+        let elsewhere =
+            !is_taken && (this.engine.ids().contains(&entry.key.id) || self.is_handed_over(node, entry.key.id));
         self.judge(acknowledged::trimmed(&self.ledger, &self.plan, message, (elsewhere, self.now_us)));
+    }
+
+    /// Whether as many other nodes as are needed have it on their disks.
+    fn is_handed_over(&self, node: usize, id: MessageId) -> bool {
+        let others = self.processes.iter().filter(|process| process.ix != node && process.kept().contains(&id));
+        self.plan.views.len() > 1 && others.count() >= usize::from(self.plan.core.copies_min)
     }
 
     /// A message leaves an executor.
@@ -204,12 +211,7 @@ impl World {
     /// Claims of machines, as they leave.
     fn observe(&mut self, (node, executor): At, peer: &Peer) {
         match peer {
-            Peer::Core { message: ToCore::Register { login, .. }, .. } => {
-                let sessions = &self.processes[node].executors[executor].sessions;
-                if let Some(Some(connection)) = sessions.get(login.at.session.0 as usize) {
-                    self.ledger.logins.insert(*login, *connection);
-                }
-            }
+            Peer::Core { message: ToCore::Register { login, .. }, .. } => self.note_login((node, executor), *login),
             Peer::Edge { message: ToEdge::Stored { to, last, copies, .. }, .. } => {
                 for message in self.run_of(to.login, to.sequence, *last) {
                     self.ledger.counts.stored += 1;
@@ -226,7 +228,8 @@ impl World {
             }
             Peer::Edge { message: ToEdge::Refused { to, refusal }, .. } => {
                 // What found no room here may have found it at another replica, and comes from there when it comes.
-                let is_gone = refusal.code != iris_shards::frame::Code::DiskFull || self.plan.copies == 1;
+                let is_kept_once = self.plan.copies == 1 && self.plan.views.len() == 1;
+                let is_gone = refusal.code != iris_shards::frame::Code::DiskFull || is_kept_once;
                 for message in self.run_of(to.login, to.sequence, to.sequence) {
                     if is_gone {
                         self.ledger.on_turned_down(message);
@@ -245,14 +248,29 @@ impl World {
                     self.ledger.on_under_way(message, self.plan.copies);
                 }
             }
-            Peer::Core { message: ToCore::Append { message, .. }, .. } => self.ledger.on_sent_on(message.key.id),
+            Peer::Core { message: ToCore::Append { message, origin, .. }, .. } => {
+                // A session whose cores cannot be reached yet has not registered.
+                self.note_login((node, executor), origin.login);
+                self.ledger.on_sent_on(message.key.id);
+            }
             Peer::Edge { message: ToEdge::Bounce { to }, .. } => {
                 self.ledger.counts.bounced += 1;
+                // A core that does not keep the shard any more bounces what it still hands over.
+                let is_gone = self.plan.views.len() == 1;
                 for message in self.run_of(to.login, to.sequence, to.sequence) {
-                    self.ledger.on_turned_down(message);
+                    if is_gone {
+                        self.ledger.on_turned_down(message);
+                    }
                 }
             }
             _ => {}
+        }
+    }
+
+    fn note_login(&mut self, (node, executor): At, login: Login) {
+        let sessions = &self.processes[node].executors[executor].sessions;
+        if let Some(Some(connection)) = sessions.get(login.at.session.0 as usize) {
+            self.ledger.logins.insert(login, *connection);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use iris_shards::limits::{CoreLimits, EdgeLimits};
 
+use crate::moving::{Keepers, MOVING};
 use crate::rng::Rng;
 
 /// What a run is. Equal plans give equal runs.
@@ -9,8 +10,14 @@ use crate::rng::Rng;
 pub struct Plan {
     pub seed: u64,
     pub nodes: Vec<NodePlan>,
-    /// How many of the core nodes keep every slot.
+    /// How many nodes keep a shard, at most.
     pub copies: usize,
+    /// Who keeps what, one after the other; the first holds in the beginning, the last in the end.
+    pub views: Vec<Keepers>,
+    /// Links are made when they are asked for.
+    pub is_on_demand: bool,
+    /// In the end a user stays away for a while, and every copy has to be where it belongs.
+    pub is_convergent: bool,
     pub edge: EdgeLimits,
     pub core: CoreLimits,
     pub users: usize,
@@ -118,6 +125,13 @@ pub enum Op {
         watch: bool,
     },
     Drain(usize),
+    /// The node learns who keeps what.
+    View {
+        node: usize,
+        view: usize,
+    },
+    /// The node is about to stop: it says so, and what it has only in memory goes to the disk.
+    Leave(usize),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,7 +194,7 @@ impl Plan {
         Plan::random(seed, rng, nodes, copies)
     }
 
-    fn random(seed: u64, mut rng: Rng, nodes: Vec<NodePlan>, copies: usize) -> Plan {
+    pub fn random(seed: u64, mut rng: Rng, nodes: Vec<NodePlan>, copies: usize) -> Plan {
         let (edge, mut core) = limits(&mut rng);
         core.copies_min = if rng.permille(500) { copies as u8 } else { rng.range(1, copies as u64) as u8 };
         let steps = rng.range(300, 4_000);
@@ -194,6 +208,9 @@ impl Plan {
         };
         let mut plan = Plan {
             seed,
+            views: vec![vec![cores(&nodes).take(copies).collect()]],
+            is_on_demand: false,
+            is_convergent: false,
             nodes,
             copies,
             edge,
@@ -214,6 +231,11 @@ impl Plan {
     pub fn may_be_late(&self) -> bool {
         usize::from(self.core.copies_min) < self.copies
     }
+}
+
+/// The numbers of the nodes that are cores.
+pub fn cores(nodes: &[NodePlan]) -> impl Iterator<Item = usize> + '_ {
+    nodes.iter().enumerate().filter(|(_, node)| node.core).map(|(ix, _)| ix)
 }
 
 fn executors(rng: &mut Rng) -> u16 {
@@ -417,9 +439,11 @@ fn odd(rng: &mut Rng, plan: &Plan, flavour: &Flavour, span: (u64, u64), ops: &mu
 }
 
 impl Plan {
-    /// The plan of a seed: a third are single nodes, a third edges with one core, a third have up to three replicas.
+    /// The plan of a seed: a third are single nodes, a third edges with one core, a third have up to three replicas; in
+    /// those from [`MOVING`] on shards move.
     pub fn of(seed: u64) -> Plan {
         match seed % 3 {
+            _ if seed >= MOVING => Plan::moving(seed),
             0 => Plan::single(seed),
             1 => Plan::cluster(seed, 1),
             _ => Plan::cluster(seed, 3),

@@ -40,6 +40,10 @@ pub enum Arrival {
     Parcel(Parcel),
     LinkUp(u32),
     LinkDown,
+    /// From another node: it is about to stop.
+    Leaving,
+    /// From this node: who keeps what.
+    View(usize),
 }
 
 /// One executor of a living process.
@@ -72,6 +76,8 @@ pub struct Process {
     pub crash_on_flush: bool,
     /// How often it was started.
     starts: u64,
+    /// What it knows of who keeps what.
+    pub view: usize,
     pub executors: Vec<Executor>,
     /// The disks of a dead process.
     media: Vec<Medium>,
@@ -99,6 +105,7 @@ impl Process {
             is_frozen: false,
             crash_on_flush: false,
             starts: 0,
+            view: 0,
             executors: Vec::new(),
             media: (0..plan.nodes[ix].executors).map(|_| Medium::new(plan.real_log, plan.seed as u32)).collect(),
             mono_ms: 10_000 * (ix as u64 + 1),
@@ -259,6 +266,13 @@ impl World {
                     self.tell_edge(node, executor, EdgeEvent::LinkDown(NodeId(from as u32)));
                     self.tell_core(node, executor, CoreEvent::LinkDown(NodeId(from as u32)));
                 }
+                Some(Arrival::Leaving) => self.tell_edge(node, executor, EdgeEvent::Leaving(NodeId(from as u32))),
+                Some(Arrival::View(view)) => {
+                    let placement = &self.placements[view];
+                    let (edge, core) = (Arc::clone(placement), Arc::clone(placement));
+                    self.tell_edge(node, executor, EdgeEvent::Placement(edge));
+                    self.tell_core(node, executor, CoreEvent::Placement(core));
+                }
                 None => {}
             },
             Source::Connection(connection) => self.take_up(connection),
@@ -371,12 +385,15 @@ impl World {
             self.end_turn(node, executor);
         }
         for other in 0..self.processes.len() {
-            self.raise_link(node, other);
+            let is_wanted = self.wanted.contains(&(node, other)) || self.wanted.contains(&(other, node));
+            if is_wanted || !self.plan.is_on_demand {
+                self.raise_link(node, other);
+            }
         }
     }
 
     fn new_executor(&self, node: usize, executor: usize, executors: usize, medium: Medium) -> Executor {
-        let (id, placement) = (ExecutorId(executor as u16), Arc::clone(&self.placement));
+        let (id, placement) = (ExecutorId(executor as u16), Arc::clone(&self.placements[self.processes[node].view]));
         let edge = EdgeConfig {
             node: NodeId(node as u32),
             executor: id,
@@ -434,6 +451,8 @@ impl World {
                 self.ledger.notes[message].flushed |= 1 << node;
             }
         }
+        self.dials.retain(|&(from, _)| from != node);
+        self.wanted.retain(|&(from, _)| from != node);
         for other in 0..self.processes.len() {
             self.cut_link(node, other);
         }

@@ -24,6 +24,9 @@ pub fn one_node() -> Plan {
         seed: 7,
         nodes: vec![NodePlan { edge: true, core: true, executors: 1, skew_us: 0 }],
         copies: 1,
+        views: vec![vec![vec![0]]],
+        is_on_demand: false,
+        is_convergent: false,
         edge: EdgeLimits { silent_ms_max: 0, retry_ms: 20, ..EdgeLimits::default() },
         core: CoreLimits { lease_ms: 1_500, retry_ms: 20, grant_pause_ms: 0, ..CoreLimits::default() },
         users: 3,
@@ -40,7 +43,7 @@ pub fn one_node() -> Plan {
 pub fn cluster(cores: usize, edges: usize) -> Plan {
     let node = |core: bool| NodePlan { edge: !core, core, executors: 1, skew_us: 0 };
     let nodes = (0..cores + edges).map(|ix| node(ix < cores)).collect();
-    Plan { nodes, copies: cores, ..one_node() }
+    Plan { nodes, copies: cores, views: vec![vec![(0..cores).collect()]], ..one_node() }
 }
 
 impl Script {

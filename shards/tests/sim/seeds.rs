@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::moving::MOVING;
 use crate::plan::Plan;
 use crate::run::{Outcome, keep_panics, run};
 use crate::shrink::shrink;
@@ -33,7 +34,9 @@ fn random_seeds() {
     let keep_going = wish("SIM_KEEP_GOING").is_some();
     let (mut steps, mut done, mut failed) = (0, 0, Vec::new());
     let mut totals = Totals::default();
-    for seed in (first..).take(seeds as usize) {
+    // Every other seed moves shards.
+    let both = |n: u64| if first >= MOVING || n.is_multiple_of(2) { n } else { n + MOVING };
+    for seed in (first..).take(seeds as usize).map(both) {
         if Instant::now() >= stop_at {
             break;
         }

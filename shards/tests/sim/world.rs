@@ -2,19 +2,22 @@
 //!
 //! Everything that happens comes from the plan and one stream of chance; the hash of all steps names the run.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use iris_shards::event::Action;
 use iris_shards::id::{NodeId, UserId};
 use iris_shards::placement::Placement;
+use iris_shards::ring::Ring;
 
-use crate::check::{Verdict, Violation, bounds, drained, login};
+use crate::check::{Verdict, Violation, bounds, converged, drained, login};
 use crate::client::Client;
 use crate::connection::Connection;
 use crate::ledger::{ClientIx, ConnectionIx, Ledger};
 use crate::links::Links;
-use crate::plan::{FrameKind, MessageKind, Op, Plan};
+use crate::moving::Keepers;
+use crate::plan::{FrameKind, MessageKind, Op, Plan, cores};
 use crate::process::Process;
 use crate::rng::Rng;
 
@@ -37,7 +40,12 @@ pub struct World {
     pub connections: Vec<Connection>,
     pub users: BTreeMap<UserId, ClientIx>,
     pub ledger: Ledger,
-    pub placement: Arc<Placement>,
+    /// Those of the plan's views.
+    pub placements: Vec<Arc<Placement>>,
+    /// Links that were asked for, and are to be tried.
+    pub dials: Vec<(usize, usize)>,
+    /// Links that somebody wants whenever they can be had.
+    pub wanted: BTreeSet<(usize, usize)>,
     pub actions: Vec<Action>,
     /// Cuts that wait for a frame or message.
     pub armed_frames: Vec<(ClientIx, FrameKind)>,
@@ -55,8 +63,7 @@ pub struct World {
 impl World {
     /// All processes run and all links are up; no client is connected.
     pub fn new(plan: Plan) -> Self {
-        let cores = plan.nodes.iter().enumerate().filter(|(_, node)| node.core);
-        let replicas = cores.map(|(ix, _)| NodeId(ix as u32)).take(plan.copies).collect();
+        let placements = plan.views.iter().map(|keepers| placement(&plan, keepers)).collect();
         let count = plan.nodes.len();
         let mut world = World {
             rng: Rng::new(plan.seed),
@@ -69,7 +76,9 @@ impl World {
             connections: Vec::new(),
             users: BTreeMap::new(),
             ledger: Ledger::default(),
-            placement: Arc::new(Placement::everywhere(replicas)),
+            placements,
+            dials: Vec::new(),
+            wanted: BTreeSet::new(),
             actions: Vec::new(),
             armed_frames: Vec::new(),
             armed_messages: Vec::new(),
@@ -102,6 +111,10 @@ impl World {
             }
         }
         self.heal();
+        if self.plan.is_convergent && self.broken.is_none() {
+            let verdict = self.check_convergence();
+            self.judge(verdict);
+        }
         self.rest();
         if self.broken.is_none() {
             let verdict = self.check_presence();
@@ -143,6 +156,21 @@ impl World {
     }
 
     fn any_executor(&mut self) -> bool {
+        if !self.dials.is_empty() && (self.is_prompt || self.rng.permille(200)) {
+            self.dial();
+            return true;
+        }
+        if self.any_turn() {
+            return true;
+        }
+        let dials = !self.dials.is_empty();
+        if dials {
+            self.dial();
+        }
+        dials
+    }
+
+    fn any_turn(&mut self) -> bool {
         let count = self.processes.len();
         let start = self.rng.index(count);
         (start..start + count).any(|ix| self.process_acts(ix % count))
@@ -208,6 +236,25 @@ impl World {
         let welcomed = |ix: ConnectionIx| self.connections[ix].is_welcomed;
         let rests = |client: &Client| client.refused.is_empty() && client.connection.is_some_and(welcomed);
         self.clients.iter().all(rests) && self.check_sessions().is_ok()
+    }
+
+    /// A user is away: what it has not taken is on the disk of everybody who keeps its shard, and of nobody else.
+    fn check_convergence(&mut self) -> Verdict {
+        let away = self.rng.index(self.clients.len());
+        self.clients[away].is_out = true;
+        if let Some(connection) = self.clients[away].connection {
+            self.cut_connection(connection, 1_000, 0);
+            self.clients[away].disconnect(0);
+        }
+        let others = (away + 1) % self.clients.len();
+        self.submit(others, away, 2, 8);
+        self.run_until(self.now_us + 20_000_000 + 2 * self.plan.core.lease_ms * 1_000);
+        let slot = iris_shards::slot::slot_of(self.clients[away].user.as_bytes());
+        let keepers = self.placements.last().map_or(&[][..], |placement| placement.replicas(slot)).to_vec();
+        let kept = self.processes.iter().map(|process| (NodeId(process.ix as u32), process.kept())).collect::<Vec<_>>();
+        let verdict = converged::everywhere(&self.ledger, away, &keepers, &kept);
+        self.clients[away].is_out = false;
+        self.broken.clone().map_or(verdict, Err)
     }
 
     fn check_sessions(&self) -> Verdict {
@@ -303,6 +350,25 @@ impl World {
     pub fn apply_all(&mut self, ops: &[Op]) {
         ops.iter().for_each(|&op| self.apply(op));
     }
+}
+
+thread_local! {
+    /// A ring takes longer to compile than a run.
+    static RINGS: RefCell<BTreeMap<u32, Arc<Ring>>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Every core may have something, whether it keeps a shard in this view or not.
+fn placement(plan: &Plan, keepers: &Keepers) -> Arc<Placement> {
+    let shards = keepers.len() as u32;
+    let ring =
+        RINGS.with_borrow_mut(|rings| rings.entry(shards).or_insert_with(|| Arc::new(Ring::new(shards))).clone());
+    let node = |&ix: &usize| NodeId(ix as u32);
+    let replicas = keepers.iter().map(|nodes| nodes.iter().map(node).collect()).collect();
+    let cores: Vec<NodeId> = match plan.views.len() {
+        1 => Vec::new(),
+        _ => cores(&plan.nodes).map(|ix| node(&ix)).collect(),
+    };
+    Arc::new(Placement::new(ring, plan.copies as u8, replicas).with_cores(&cores))
 }
 
 /// Leaves out what a reader of a trace does not miss: the bodies, and most of the names of ids.

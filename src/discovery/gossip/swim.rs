@@ -97,10 +97,13 @@ impl Swim {
         }
     }
 
-    /// Addresses to join by. Its own is left out.
+    /// Addresses to join by. Its own is left out. They are tried at once, unless the node is in.
     pub fn set_seeds(&mut self, seeds: Vec<SocketAddr>) {
         let own = self.foca.identity().address;
         self.seeds = seeds.into_iter().filter(|&seed| seed != own).collect();
+        if !self.out.is_in {
+            self.introduce_ms = 0;
+        }
     }
 
     /// A datagram came in.

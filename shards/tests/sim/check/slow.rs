@@ -16,7 +16,11 @@ pub fn applies(plan: &Plan) -> bool {
     let harmless = |op: &Op| {
         matches!(op, Op::Send { .. } | Op::Pause(_) | Op::Resume(_) | Op::Deaf(_) | Op::Hear(_) | Op::Lookup { .. })
     };
-    plan.pace.time_permille == 0 && !plan.real_log && plan.ops.iter().all(|(_, op)| harmless(op))
+    plan.views.len() == 1
+        && !plan.is_on_demand
+        && plan.pace.time_permille == 0
+        && !plan.real_log
+        && plan.ops.iter().all(|(_, op)| harmless(op))
 }
 
 /// CONFIRM for a run of sequences, as an edge wrote it and before it is counted: no first answer is too late.

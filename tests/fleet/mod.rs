@@ -100,8 +100,7 @@ impl Member {
 }
 
 impl Plan {
-    /// Two cores that keep two copies, and two edges. Silence and pauses are a third of the defaults, so that faults are
-    /// noticed within a second.
+    /// Two cores that keep two copies, and two edges.
     pub fn proof() -> Plan {
         Plan {
             discovery: Discovery::Static,
@@ -137,11 +136,16 @@ impl Cluster {
     /// Starts all nodes, and waits until every one of them sees all links that the placement asks for.
     pub fn start(plan: Plan, ground: Ground) -> Cluster {
         let mut cluster = Cluster::prepare(plan, ground);
-        let names: Vec<String> = cluster.names();
-        names.iter().for_each(|name| cluster.begin(name));
-        names.iter().for_each(|name| cluster.until_ready(name));
+        cluster.run_all();
         cluster.until_linked();
         cluster
+    }
+
+    /// Starts all nodes, and waits until each of them is ready.
+    pub fn run_all(&mut self) {
+        let names = self.names();
+        names.iter().for_each(|name| self.begin(name));
+        names.iter().for_each(|name| self.until_ready(name));
     }
 
     /// Nothing runs yet.
@@ -201,7 +205,7 @@ impl Cluster {
 
     /// Stops a node for good; it is in nobody's configuration any more.
     pub fn remove(&mut self, name: &str) {
-        drop(self.stop(name));
+        assert!(self.stop(name).is_none_or(|status| status.success()), "{name} ends well");
         self.seats.retain(|seat| seat.member.name != name);
     }
 
@@ -253,7 +257,7 @@ impl Cluster {
             text,
             "node: (name: \"{name}\", role: {role}, region: \"{region}\", shards: {shards}, listen: [\"{client}\"],\n\
              insecure: true, executors: 1, data: {data:?}, admin: {admin:?}, log_format: text,\n\
-             link: (listen: \"{link}\", advertise: \"{link}\", silent_ms: 1_000, retry_ms_max: 500),\n{} {}))",
+             link: (listen: \"{link}\", advertise: \"{link}\"),\n{} {}))",
             self.plan.node, member.node
         )
         .expect("memory");

@@ -32,6 +32,9 @@ pub enum Command {
     /// A scenario, once.
     #[command(flatten)]
     Scenario(Scenario),
+    /// A checked load on all nodes of a cluster, whatever happens to them meanwhile: many users, some of whom come and go,
+    /// reconnect anywhere and repeat what has no answer. Nothing that was confirmed may be lost, or come out of order.
+    Soak(crate::soak::Plan),
     /// A scenario against Iris and a peer in turn (A B A B …): the ratio of their figures, with its spread.
     Compare(CompareArgs),
     /// What one CPU and one byte of this machine carry, for `iris plan --measured`.

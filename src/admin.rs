@@ -101,6 +101,10 @@ pub fn serve(path: &Path, verbs: Verbs) -> Result<Admin, AdminError> {
     if path.symlink_metadata().is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type())) {
         std::fs::remove_file(path).map_err(failed)?;
     }
+    if let Some(directory) = path.parent() {
+        // That of an edge, which keeps no data, may be new.
+        std::fs::create_dir_all(directory).map_err(failed)?;
+    }
     let listener = UnixListener::bind(path).map_err(failed)?;
     let admin = Admin { path: path.to_path_buf() };
     std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;

@@ -112,7 +112,9 @@ fn what_waits_is_on_two_disks_and_comes_wherever_the_user_comes() {
         alice.send(turn, "bob", format!("waits {turn}").as_bytes());
     }
     let copies = alice.until(|heard| match heard {
-        Heard::Confirm { level: LEVEL_STORED, copies, ranges } if ranges.iter().any(|(_, last)| *last == count) => Some(*copies),
+        Heard::Confirm { level: LEVEL_STORED, copies, ranges } if ranges.iter().any(|(_, last)| *last == count) => {
+            Some(*copies)
+        }
         Heard::Refused { code, .. } => panic!("refused: {code:?}"),
         _ => None,
     });
@@ -143,11 +145,13 @@ fn one_core_is_enough_for_what_was_stored_on_two() {
         cluster.until_linked();
     }
     let mut bob = login(&cluster, "edge-b", "bob");
-    let mut letters: Vec<String> = (0..3).map(|_| {
-        let letter = bob.letter();
-        bob.acknowledge(letter.sequence, letter.sequence);
-        letter.text()
-    }).collect();
+    let mut letters: Vec<String> = (0..3)
+        .map(|_| {
+            let letter = bob.letter();
+            bob.acknowledge(letter.sequence, letter.sequence);
+            letter.text()
+        })
+        .collect();
     letters.sort_unstable();
     assert_eq!(letters, ["kept", "kept without core-a", "kept without core-b"]);
 }

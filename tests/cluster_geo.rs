@@ -126,7 +126,8 @@ fn a_user_in_tokyo_talks_to_one_in_frankfurt() {
 fn a_region_is_added_by_its_own_file() {
     let geo = Geo::start();
     let tokyo = std::fs::read_to_string(geo.directory.path().join("tokyo.ron")).expect("a file");
-    let sydney = tokyo.replace("\"tokyo\"", "\"sydney\"").replace(":8085\"]", ":8088\"]").replace("(listen: \"", "(listen: \"x");
+    let sydney =
+        tokyo.replace("\"tokyo\"", "\"sydney\"").replace(":8085\"]", ":8088\"]").replace("(listen: \"", "(listen: \"x");
     let sydney = sydney.replace(&format!("\"x{}:7085\"", geo.host), &format!("\"{}:7088\"", geo.host));
     let path = geo.directory.path().join("sydney.ron");
     std::fs::write(&path, sydney).expect("written");

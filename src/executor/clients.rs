@@ -39,7 +39,8 @@ impl Executor {
     /// Reads a connection, within its share of the turn. One that has ended is read to its end: no event tells it again.
     pub(super) fn on_readable(&mut self, key: ConnectionKey, has_ended: bool) {
         let Some(session) = self.connections.session(key) else {
-            return self.on_link_socket(SocketEvent::Readable(key));
+            let event = if has_ended { SocketEvent::Hangup(key) } else { SocketEvent::Readable(key) };
+            return self.on_link_socket(event);
         };
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut may_have_more = true;
@@ -62,7 +63,7 @@ impl Executor {
         }
         self.scratch = scratch;
         if may_have_more {
-            self.unread.push((key, has_ended));
+            self.unread.push_back((key, has_ended));
         } else if self.connections.watch_opening(&mut self.sockets, session).is_err() {
             self.on_ended(session);
         }

@@ -70,7 +70,12 @@ impl Drill {
     }
 
     /// Something that lasts: messages have to flow while it does (unless it is too short for that), and behind it.
-    pub fn lasting(&mut self, (what, time): (&str, Duration), on: impl FnOnce(&mut Cluster), off: impl FnOnce(&mut Cluster)) {
+    pub fn lasting(
+        &mut self,
+        (what, time): (&str, Duration),
+        on: impl FnOnce(&mut Cluster),
+        off: impl FnOnce(&mut Cluster),
+    ) {
         if time < NOTICED {
             return self.fault(&format!("{what} for {time:?}"), |cluster| {
                 on(cluster);
@@ -141,7 +146,8 @@ impl Drill {
     /// Figures for whoever wants to quote them.
     fn keep(&self, outcome: &Outcome) {
         let faults: Vec<_> = self.faults.iter().map(|(what, took)| format!("{what}: {took} ms")).collect();
-        let text = format!("{}\nfaults, and how long until messages flowed again:\n{}\n", outcome.json(), faults.join("\n"));
+        let text =
+            format!("{}\nfaults, and how long until messages flowed again:\n{}\n", outcome.json(), faults.join("\n"));
         let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
         drop(std::fs::write(folder.join(format!("drill-{}.txt", self.name)), text));
     }

@@ -28,7 +28,8 @@ pub enum Ground {
 
 impl Ground {
     pub fn loopback() -> Ground {
-        let mut seed = u64::from(std::process::id()) ^ SystemTime::now().duration_since(UNIX_EPOCH).map_or(7, |now| now.as_nanos() as u64);
+        let mut seed = u64::from(std::process::id())
+            ^ SystemTime::now().duration_since(UNIX_EPOCH).map_or(7, |now| now.as_nanos() as u64);
         loop {
             seed = iris_shards::slot::stable_hash(&seed.to_be_bytes());
             let [a, b, ..] = seed.to_be_bytes();

@@ -106,7 +106,11 @@ impl Plan {
             discovery: Discovery::Static,
             cluster: "num_shards: 16, copies: 2, copies_min: 1".to_owned(),
             node: String::new(),
-            members: ["core-a", "core-b"].map(Member::core).into_iter().chain(["edge-a", "edge-b"].map(Member::edge)).collect(),
+            members: ["core-a", "core-b"]
+                .map(Member::core)
+                .into_iter()
+                .chain(["edge-a", "edge-b"].map(Member::edge))
+                .collect(),
         }
     }
 
@@ -379,10 +383,18 @@ impl Cluster {
     /// Every core that runs has links to all others, and every edge sees all cores alive.
     pub fn until_linked(&self) {
         let runs = |seat: &&Seat| seat.running.is_some();
-        let cores: Vec<&str> = self.seats.iter().filter(runs).filter(|seat| seat.member.is_core()).map(|seat| seat.member.name.as_str()).collect();
+        let cores: Vec<&str> = self
+            .seats
+            .iter()
+            .filter(runs)
+            .filter(|seat| seat.member.is_core())
+            .map(|seat| seat.member.name.as_str())
+            .collect();
         for &core in &cores {
             let others = cores.iter().filter(|name| **name != core);
-            others.for_each(|other| drop(self.until(core, &format!("has a link to {other}"), |status| has_link(status, other))));
+            others.for_each(|other| {
+                drop(self.until(core, &format!("has a link to {other}"), |status| has_link(status, other)))
+            });
         }
         for seat in self.seats.iter().filter(runs) {
             let name = &seat.member.name;

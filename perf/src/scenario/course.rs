@@ -107,17 +107,17 @@ impl<'a> Course<'a> {
 
     fn measure(&self, crew: &Crew) -> Result<Measured> {
         let mut progress = Progress::new();
-        let (pid, disk, duration) = (self.server.pid, self.server.disk(), self.args.duration());
+        let (server, disk, duration) = (self.server, self.server.disk(), self.args.duration());
         crew.advance(Phase::Measure);
         let machine = Machine::now(disk);
-        let (start, usage_before, before) = (Instant::now(), read_usage(pid)?, crew.totals());
+        let (start, usage_before, before) = (Instant::now(), read_usage(server)?, crew.totals());
         while start.elapsed() < duration && !crew.has_failed() {
             let left = duration.saturating_sub(start.elapsed());
             let done = 1.0 - left.as_secs_f64() / duration.as_secs_f64();
             progress.bar(&format!("measuring, {} s left", left.as_secs()), done);
             thread::sleep(left.min(Duration::from_millis(200)));
         }
-        let (wall, usage_after, after) = (start.elapsed(), read_usage(pid)?, crew.totals());
+        let (wall, usage_after, after) = (start.elapsed(), read_usage(server)?, crew.totals());
         let machine = Machine::now(disk).since(&machine, wall);
         Ok(Measured {
             wall,
@@ -142,8 +142,9 @@ fn settle(crew: Crew, course: &CourseArgs, settled: Settled) -> Result<CrewRepor
     Ok(report)
 }
 
-fn read_usage(pid: Option<u32>) -> Result<Option<Usage>> {
-    pid.map(Usage::of).transpose()
+/// Of all nodes together; none if they run elsewhere.
+fn read_usage(server: &Server) -> Result<Option<Usage>> {
+    if server.pids.is_empty() { Ok(None) } else { server.usage().map(Some) }
 }
 
 /// Counts what is missing at the end.

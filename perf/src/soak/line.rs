@@ -241,12 +241,18 @@ impl Talk {
         let older = self.open.iter().take_while(|open| **open < sequence);
         let older = older.copied().find(|open| self.sent[(open - first) as usize].name.pair == name.pair);
         if let Some(older) = older {
-            account.on_misconfirmed(|| format!("{name:?}, sent as {sequence}, is confirmed before {older} of its pair"));
+            account
+                .on_misconfirmed(|| format!("{name:?}, sent as {sequence}, is confirmed before {older} of its pair"));
         }
         self.answer(sequence);
     }
 
-    fn on_refused(&mut self, sequence: Sequence, why: (u16, u32), to: (&mut Account, &mut Heard)) -> Result<(), String> {
+    fn on_refused(
+        &mut self,
+        sequence: Sequence,
+        why: (u16, u32),
+        to: (&mut Account, &mut Heard),
+    ) -> Result<(), String> {
         let ((code, wait_ms), (account, heard)) = (why, to);
         let at = sequence.0.checked_sub(self.forgotten + 1);
         let sent = at.and_then(|at| self.sent.get(at as usize)).filter(|sent| sent.is_open);

@@ -40,7 +40,7 @@ pub struct Correspondent {
 /// Where a user is.
 enum Place {
     Away { until_ns: u64 },
-    Connected(Line),
+    Connected(Box<Line>),
 }
 
 /// What a thread lends to its users.
@@ -199,7 +199,7 @@ impl User {
         let hello = hello(&self.name, &desk.plan.token);
         match Connection::begin(desk.plan.servers[self.server], &hello) {
             Ok(connection) => {
-                self.place = Place::Connected(Line::new(connection, self.number, desk.now_ns));
+                self.place = Place::Connected(Box::new(Line::new(connection, self.number, desk.now_ns)));
                 true
             }
             Err(_) => {

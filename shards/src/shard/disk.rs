@@ -154,7 +154,8 @@ impl Shard {
                 entry.set_content(Content::Flushed(place));
                 self.counts.stored += 1;
                 self.tell_stored(turn, run, (id, slot), entry);
-                let flushed = |user, key| FromReplica::Flushed { user, key, asks: false };
+                let asks = entry.take_ask();
+                let flushed = |user, key| FromReplica::Flushed { user, key, asks };
                 self.tell_replicas(turn, mailbox, flushed, key);
             }
             (Some(entry), Some(old)) if entry.content() == Content::Flushed(old) => {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-pub use status::{ExecutorStatus, Histogram, LogStatus, Messages, Status, Totals};
+pub use status::{ExecutorStatus, Histogram, IdleStatus, LogStatus, Messages, Status, Totals};
 
 const REQUEST_BYTES_MAX: u64 = 4_096;
 /// Connections served at a time.

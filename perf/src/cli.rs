@@ -162,7 +162,7 @@ impl TargetArgs {
     /// Starts the server, or finds the one that runs.
     pub fn open(&self) -> Result<Server> {
         let server = match &self.server {
-            Some(address) => Server::attach(address, self.pid)?,
+            Some(address) => Server::attach(address, self.pid, self.admin.clone())?,
             None => Server::start(&Launch {
                 peer: self.peer(),
                 iris: self.iris.clone().map_or_else(iris_beside, Ok)?,

@@ -7,7 +7,7 @@ use iris_shards::frame::{VERSION, Welcome};
 use iris_shards::id::NodeId;
 
 use super::Executor;
-use crate::admin::{ExecutorStatus, Histogram, Messages};
+use crate::admin::{ExecutorStatus, Histogram, IdleStatus, Messages};
 use crate::config::Config;
 
 /// What every executor of a node tells its clients.
@@ -83,6 +83,7 @@ pub struct Counts {
 impl Executor {
     /// What this executor is doing.
     pub(super) fn status(&mut self) -> ExecutorStatus {
+        let sockets = self.sockets.counters();
         let (edge, core) = (self.edge.counts(), self.core.counts());
         let (sums, _) = self.core.sums();
         let mut log = self.engine.status();
@@ -118,6 +119,12 @@ impl Executor {
             inbox_messages: sums.messages,
             log,
             turn_us: percentiles(&self.turns),
+            idle: IdleStatus {
+                sleeps: sockets.sleeps,
+                spins: sockets.spins,
+                futile_spins: sockets.futile_spins,
+                spun_us: sockets.spun.as_micros() as u64,
+            },
             mesh_backlog: self.mesh.outbound.backlog_total() as u64,
             limits_reached: reached.map(|(name, times)| (name.to_owned(), times)).collect::<BTreeMap<_, _>>(),
         }

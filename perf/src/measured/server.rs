@@ -42,6 +42,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// Its process; none: it runs on another machine, and nothing is known of it.
     pub pid: Option<u32>,
+    /// Its admin socket, if it was named.
+    admin: Option<PathBuf>,
     started: Option<Started>,
 }
 
@@ -53,10 +55,10 @@ struct Started {
 
 impl Server {
     /// A server that runs already.
-    pub fn attach(address: &str, pid: Option<u32>) -> Result<Self> {
+    pub fn attach(address: &str, pid: Option<u32>, admin: Option<PathBuf>) -> Result<Self> {
         let mut addresses = address.to_socket_addrs().with_context(|| format!("{address:?} is no HOST:PORT"))?;
         let address = addresses.next().context("the host has no address")?;
-        Ok(Self { address, pid, started: None })
+        Ok(Self { address, pid, admin, started: None })
     }
 
     /// Starts one and waits until it says that it is ready.
@@ -86,7 +88,8 @@ impl Server {
         match ready {
             Ok(address) => {
                 let pid = Some(child.id());
-                Ok(Self { address, pid, started: Some(Started { launch: launch.clone(), child, directory }) })
+                let started = Some(Started { launch: launch.clone(), child, directory });
+                Ok(Self { address, pid, admin: None, started })
             }
             Err(error) => {
                 end(&mut child);
@@ -125,8 +128,11 @@ impl Server {
         self.pid.context("this scenario measures the server's process: give --pid with --server")
     }
 
-    /// Its admin socket, if it was started here and has one.
+    /// Its admin socket, if it was named, or it was started here and has one.
     pub fn admin(&self) -> Option<PathBuf> {
+        if self.admin.is_some() {
+            return self.admin.clone();
+        }
         let directory = self.started.as_ref()?.directory.path();
         let places = [directory.to_owned(), directory.join("data")];
         let files = places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten().flatten();

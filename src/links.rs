@@ -106,7 +106,7 @@ pub struct Links {
     /// The nodes whose link is this executor's.
     cares: HashMap<NodeId, Care, RandomState>,
     dirty: Vec<usize>,
-    unread: Vec<usize>,
+    unread: Vec<(ConnectionKey, bool)>,
     happened: Vec<Happening>,
     generations: u32,
     look_ms: u64,
@@ -270,8 +270,14 @@ impl Links {
         }
     }
 
-    /// There is something to read, or the end.
-    pub fn on_readable(&mut self, sockets: &mut Sockets, key: ConnectionKey, scratch: &mut [u8], now_ms: u64) {
+    /// There is something to read. One that has ended is read to its end: no event tells it again.
+    pub fn on_readable(
+        &mut self,
+        sockets: &mut Sockets,
+        (key, has_ended): (ConnectionKey, bool),
+        scratch: &mut [u8],
+        now_ms: u64,
+    ) {
         let index = key.index();
         for _ in 0..READS_PER_TURN {
             let Some(wire) = self.wires.get_mut(&index).filter(|wire| wire.key == key) else { return };
@@ -283,19 +289,18 @@ impl Links {
             }
             match read {
                 Read::Bytes => {}
+                Read::Drained if has_ended => {}
                 Read::Ended => return self.lose(sockets, index, "the other side has ended it", now_ms),
-                Read::Drained => return self.watch_greeting(sockets, index, now_ms),
+                Read::Drained | Read::Nothing => return self.watch_greeting(sockets, index, now_ms),
             }
         }
-        self.unread.push(index);
+        self.unread.push((key, has_ended));
     }
 
     /// Goes on with what was left unread.
     pub fn take_unread(&mut self, sockets: &mut Sockets, scratch: &mut [u8], now_ms: u64) {
-        for index in std::mem::take(&mut self.unread) {
-            if let Some(key) = self.wires.get(&index).map(|wire| wire.key) {
-                self.on_readable(sockets, key, scratch, now_ms);
-            }
+        for unread in std::mem::take(&mut self.unread) {
+            self.on_readable(sockets, unread, scratch, now_ms);
         }
     }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::id::{ExecutorId, NodeId, Slot};
+use crate::mutant::{self, Mutant};
 use crate::peer::{Claim, Standing};
 
 /// What the other node is to this one, for the shard.
@@ -188,7 +189,7 @@ impl InStep {
 
     /// One executor of the other side has offered everything in this round. False if that is not the present one.
     pub fn on_offered(&mut self, executor: ExecutorId, round: u32) -> bool {
-        let counts = self.up && self.round == round && round > 0;
+        let counts = self.up && ((self.round == round && round > 0) || mutant::is(Mutant::OldRoundsCount));
         counts && self.offers.insert(executor)
     }
 
@@ -208,11 +209,13 @@ impl InStep {
 
     /// Whether the executor that has this slot there keeps it with the same replicas, or hands over what it has.
     pub fn is_fit(&self, slot: Slot, replicas: &[NodeId]) -> bool {
-        let fits = |heard: &Heard| match keeps(heard.standing) {
-            true => heard.replicas == replicas,
-            false => heard.standing <= Standing::Handing,
-        };
-        self.up && self.home(slot).is_some_and(fits)
+        let hands_over = |heard: &Heard| heard.standing <= Standing::Handing;
+        self.keeps_with(slot, replicas) || (self.up && self.home(slot).is_some_and(hands_over))
+    }
+
+    /// Whether the executor that has this slot there keeps it with these replicas.
+    pub fn keeps_with(&self, slot: Slot, replicas: &[NodeId]) -> bool {
+        self.up && self.home(slot).is_some_and(|heard| keeps(heard.standing) && heard.replicas == replicas)
     }
 
     /// How many executors the other side has, once that is known.

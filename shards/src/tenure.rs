@@ -205,6 +205,11 @@ impl Tenure {
         self.serves() && self.peer(node).is_some_and(|peer| peer.is_fit(slot, &self.replicas))
     }
 
+    /// Whether another node keeps the slot that this one hands over.
+    pub fn is_heir(&self, node: NodeId, slot: Slot) -> bool {
+        self.peer(node).is_some_and(|peer| peer.keeps_with(slot, &self.replicas))
+    }
+
     /// Whether a copy there counts for `stored`.
     fn counts(&self, peer: &InStep, slot: Slot) -> bool {
         self.is_settled() && self.is_replica(peer) && peer.is_settled() && peer.is_synced(slot) && !peer.is_short(slot)
@@ -217,7 +222,8 @@ impl Tenure {
 
     /// Which copies count for `stored`, as bits; `None` if not even this node's does.
     pub fn counted(&self, slot: Slot, copies_min: u8) -> Option<u8> {
-        let is_own = self.serves() && (self.is_settled() || !self.is_strict(copies_min));
+        let counts = self.is_settled() || !self.is_strict(copies_min) || mutant::is(Mutant::CountsWhileUnsettled);
+        let is_own = self.serves() && counts;
         let others = self.peers.iter().filter(|(_, peer)| self.counts(peer, slot));
         is_own.then(|| others.map(|(&node, _)| self.bit(node)).fold(0, |bits, bit| bits | bit))
     }

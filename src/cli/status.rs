@@ -1,7 +1,7 @@
 //! `iris status`: asks a running node how it is, over its admin socket.
 
 use super::{Exit, Failure, print};
-use crate::admin::{self, AskError, ExecutorStatus, Messages};
+use crate::admin::{self, AskError, ExecutorStatus, Messages, Paths};
 use crate::config::{Config, Flags};
 use clap::Args;
 use std::path::PathBuf;
@@ -90,7 +90,8 @@ fn head(status: &admin::Status) -> Vec<String> {
             totals.inboxes,
             bytes(totals.log_bytes)
         ),
-        format!("messages: {}", paths(totals.messages)),
+        format!("messages: {}", messages(totals.messages)),
+        format!("paths: {}", paths(totals.paths)),
         String::new(),
     ]
 }
@@ -112,11 +113,19 @@ fn links(status: &admin::Status) -> Vec<String> {
     lines
 }
 
-fn paths(messages: Messages) -> String {
+fn messages(messages: Messages) -> String {
     let Messages { direct, inbox_online, stored, drained, bounced, refused } = messages;
     format!(
         "{direct} direct, {inbox_online} through inboxes online, {stored} stored, {drained} drained, {bounced} bounced, \
          {refused} refused"
+    )
+}
+
+fn paths(paths: Paths) -> String {
+    let Paths { direct, inbox, earned, left_stored, left_bounced, left_link, unlinked } = paths;
+    format!(
+        "{direct} direct, {inbox} to inboxes; {earned} pairs became direct, {left_stored} left for a stored message, \
+         {left_bounced} for a bounce, {left_link} for a lost link; {unlinked} grants had no link"
     )
 }
 

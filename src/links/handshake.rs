@@ -15,6 +15,9 @@ use super::{Happening, Links, Neighbour};
 use crate::config::{LinkConfig, Secret};
 use crate::sockets::Sockets;
 
+/// How long the other side's attempt has before this one tries again, in ms.
+const CROSSED_MS: u64 = 200;
+
 /// What every link of this node says and obeys.
 #[derive(Debug)]
 pub struct Own {
@@ -100,6 +103,8 @@ impl Links {
         match self.answer(&hello) {
             Ok(accept) => {
                 self.frame(index, &LinkFrame::Accept(Box::new(accept.clone())));
+                // The dialer may have it up although its proof never comes: the next HELLO of this side names it.
+                self.cares.entry(node).or_default().last = Some(hello.link());
                 if let Some(wire) = self.wires.get_mut(&index) {
                     wire.node = Some(node);
                     wire.boot = hello.boot;
@@ -107,7 +112,7 @@ impl Links {
                     wire.stage = Stage::Answered(Box::new(Offer { hello, accept }));
                     // Watched for one event at a time so far.
                     if sockets.watch(wire.key).is_err() {
-                        return self.lose(sockets, index, "it cannot be watched", now_ms);
+                        self.lose(sockets, index, "it cannot be watched", now_ms);
                     }
                 }
             }
@@ -173,10 +178,18 @@ impl Links {
             let (ours, theirs) = (format!("{:016x}", own.cluster_hash), format!("{:016x}", hello.cluster_hash));
             return Some(self.refusal(RefuseCode::ClusterHash, &ours, &theirs));
         }
-        let namesake = self.view.nodes.get(&hello.node).map(|known| known.name.as_str());
-        let namesake =
-            if hello.node == own.node { Some(own.name.as_str()) } else { namesake.filter(|name| *name != hello.name) };
+        let namesake = self.namesake(hello.node, &hello.name);
         namesake.map(|name| self.refusal(RefuseCode::SameName, name, &hello.name))
+    }
+
+    /// The other name of a node with this id, if there is one. This node's own is always another one's.
+    fn namesake(&self, node: NodeId, name: &str) -> Option<&str> {
+        let own = &self.own.hello;
+        if node == own.node {
+            return Some(&own.name);
+        }
+        let known = self.view.nodes.get(&node).map(|known| known.name.as_str());
+        known.filter(|known| *known != name)
     }
 
     fn refusal(&self, code: RefuseCode, ours: &str, theirs: &str) -> Refuse {
@@ -200,8 +213,13 @@ impl Links {
     /// The acceptor has answered.
     fn on_accept(&mut self, sockets: &mut Sockets, index: usize, (hello, accept): (&Hello, &Accept), now_ms: u64) {
         let node = self.wires.get(&index).and_then(|wire| wire.node);
-        if node != Some(accept.node) {
+        let is_expected = node == Some(accept.node) && self.namesake(accept.node, &accept.name).is_none();
+        if !is_expected {
             let cause = format!("another node answers: {}", accept.name);
+            return self.lose(sockets, index, &cause, now_ms);
+        }
+        if !(hello.version_min..=hello.version_max).contains(&accept.version) {
+            let cause = format!("it was answered in version {}", accept.version);
             return self.lose(sockets, index, &cause, now_ms);
         }
         let signed = transcript(hello, accept);
@@ -226,11 +244,17 @@ impl Links {
 
     /// The other side says why there is no link.
     fn on_refuse(&mut self, sockets: &mut Sockets, index: usize, refuse: &Refuse, now_ms: u64) {
-        let cause = match refuse.code {
-            RefuseCode::Crossed => "the other side dials at the same time".to_owned(),
-            code => format!("refused: {} (there {:?}, here {:?})", code.name(), refuse.ours, refuse.theirs),
-        };
-        self.lose(sockets, index, &cause, now_ms);
+        if refuse.code != RefuseCode::Crossed {
+            let cause = format!("refused: {} (there {:?}, here {:?})", refuse.code.name(), refuse.ours, refuse.theirs);
+            return self.lose(sockets, index, &cause, now_ms);
+        }
+        // The other side's own attempt, or its link, goes first: nothing is lost.
+        let Some(wire) = self.wires.remove(&index) else { return };
+        sockets.close(wire.key);
+        if let Some(care) = wire.node.and_then(|node| self.cares.get_mut(&node)) {
+            care.dial = None;
+            care.retry_at_ms = now_ms + CROSSED_MS;
+        }
     }
 
     fn become_up(&mut self, sockets: &mut Sockets, index: usize, neighbour: Neighbour, now_ms: u64) {

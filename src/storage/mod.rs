@@ -24,7 +24,7 @@ use crate::bell::Bell;
 /// events, so the loop does not tell them apart.
 pub enum Engine {
     /// The embedded log.
-    Log(LogEngine),
+    Log(Box<LogEngine>),
     /// Of an edge, whose core half keeps no shard and so asks for nothing.
     Nothing {
         /// Whether it has said that there is nothing to recover.
@@ -36,7 +36,7 @@ impl Engine {
     /// Opens the log of this seat; without one nothing is kept.
     pub fn open(seat: Option<LogSeat>, bell: &Bell) -> Result<Engine, StorageError> {
         match seat {
-            Some(seat) => Ok(Engine::Log(LogEngine::open(seat, bell)?)),
+            Some(seat) => Ok(Engine::Log(Box::new(LogEngine::open(seat, bell)?))),
             None => {
                 bell.ring();
                 Ok(Engine::Nothing { has_said: false })

@@ -104,6 +104,7 @@ impl Shard {
                     }
                     let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
                     self.on_entry_flushed(turn, &mut run, (mailbox, at), key, (place, relocates));
+                    self.hand_over(turn, (mailbox, at), key);
                     self.answered(at, key);
                 }
                 Pending::Tombstone { mailbox, key, relocates } => {
@@ -153,7 +154,8 @@ impl Shard {
                 entry.set_content(Content::Flushed(place));
                 self.counts.stored += 1;
                 self.tell_stored(turn, run, (id, slot), entry);
-                let flushed = |user, key| FromReplica::Flushed { user, key, asks: false };
+                let asks = entry.take_ask();
+                let flushed = |user, key| FromReplica::Flushed { user, key, asks };
                 self.tell_replicas(turn, mailbox, flushed, key);
             }
             (Some(entry), Some(old)) if entry.content() == Content::Flushed(old) => {
@@ -206,6 +208,7 @@ impl Shard {
                         self.on_entry_failed(turn, (mailbox, at), key);
                     } else if let Some(entry) = at.held.as_mut().and_then(|held| held.inbox.entry_mut(key)) {
                         entry.set_moving(false);
+                        self.hand_over(turn, (mailbox, at), key);
                     }
                     self.answered(at, key);
                 }

@@ -25,6 +25,8 @@ pub(super) struct Due {
     shards: BTreeSet<u32>,
     /// Which nodes are told of which shards; `true`: asked too.
     claims: BTreeMap<NodeId, BTreeMap<u32, bool>>,
+    /// What these nodes had on disk of these shards may not be there any more: they are asked again.
+    pub(super) unsure: BTreeMap<u32, BTreeSet<NodeId>>,
     /// Offers of shards of which there is nothing here.
     empty: BTreeMap<(NodeId, ExecutorId, u32), BTreeSet<u32>>,
 }
@@ -191,6 +193,7 @@ impl Shard {
             if peer.role != Role::Other {
                 self.due.tell(node, shard, true);
             }
+            self.due.unsure.entry(shard).or_default().insert(node);
             self.due.shard(shard);
         }
     }
@@ -246,6 +249,9 @@ impl Shard {
             peer.begin();
             self.due.tell(from, shard, true);
         }
+        if news == News::Changed {
+            self.due.unsure.entry(shard).or_default().insert(from);
+        }
         self.due.shard(shard);
     }
 
@@ -255,6 +261,7 @@ impl Shard {
             return;
         }
         let shards = std::mem::take(&mut self.due.shards);
+        self.forget_copies(mailboxes);
         shards.iter().for_each(|&shard| self.look_at(turn, shard));
         self.tell_claims(turn);
         self.offer(turn, mailboxes, &shards);

@@ -95,9 +95,6 @@ impl Shard {
         key: EntryKey,
     ) {
         let Some(tenure) = self.tenure(mailbox.slot) else { return };
-        if !tenure.serves() && mutant::is(Mutant::OldReplicaTombstonesNotTold) {
-            return;
-        }
         let hears = |peer: &InStep| match tenure.serves() {
             true => tenure.is_replica(peer) || (peer.is_up() && peer.is_handing()),
             false => peer.is_up() && peer.keeps_some(),
@@ -190,7 +187,13 @@ impl Shard {
     ) {
         let slot = slot_of(user.as_bytes());
         let takes = |tenure: &&crate::tenure::Tenure| tenure.takes_from(node, slot);
-        let Some(tenure) = self.tenure(slot).filter(takes) else { return };
+        let Some(tenure) = self.tenure(slot).filter(takes) else {
+            if mutant::is(Mutant::AnswersWhatItDoesNotKeep) {
+                let (user, key) = (user.clone(), message.key);
+                to_core(turn, node, slot, FromReplica::Flushed { user, key, asks: false });
+            }
+            return;
+        };
         let bit = if flushed { tenure.bit(node) } else { 0 };
         let (id, mailbox) = mailboxes.open(user);
         let sender = self.senders.acquire(&message.key.sender);
@@ -231,7 +234,11 @@ impl Shard {
     ) {
         let slot = mailbox.slot;
         let Some(tenure) = self.tenure(slot) else { return };
-        let (bit, takes) = (tenure.bit(node), tenure.takes_from(node, slot));
+        let (mut bit, takes) = (tenure.bit(node), tenure.takes_from(node, slot));
+        if !tenure.serves() && !tenure.is_heir(node, slot) {
+            // It hands over what it has, as this node does, perhaps to this node.
+            bit = 0;
+        }
         let Some(sender) = self.senders.find(&name.sender) else { return };
         let key = (name.id, sender);
         if asks && takes && self.tombstones.contains(id, key) {

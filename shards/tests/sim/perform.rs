@@ -211,12 +211,7 @@ impl World {
     /// Claims of machines, as they leave.
     fn observe(&mut self, (node, executor): At, peer: &Peer) {
         match peer {
-            Peer::Core { message: ToCore::Register { login, .. }, .. } => {
-                let sessions = &self.processes[node].executors[executor].sessions;
-                if let Some(Some(connection)) = sessions.get(login.at.session.0 as usize) {
-                    self.ledger.logins.insert(*login, *connection);
-                }
-            }
+            Peer::Core { message: ToCore::Register { login, .. }, .. } => self.note_login((node, executor), *login),
             Peer::Edge { message: ToEdge::Stored { to, last, copies, .. }, .. } => {
                 for message in self.run_of(to.login, to.sequence, *last) {
                     self.ledger.counts.stored += 1;
@@ -253,7 +248,11 @@ impl World {
                     self.ledger.on_under_way(message, self.plan.copies);
                 }
             }
-            Peer::Core { message: ToCore::Append { message, .. }, .. } => self.ledger.on_sent_on(message.key.id),
+            Peer::Core { message: ToCore::Append { message, origin, .. }, .. } => {
+                // A session whose cores cannot be reached yet has not registered.
+                self.note_login((node, executor), origin.login);
+                self.ledger.on_sent_on(message.key.id);
+            }
             Peer::Edge { message: ToEdge::Bounce { to }, .. } => {
                 self.ledger.counts.bounced += 1;
                 // A core that does not keep the shard any more bounces what it still hands over.
@@ -265,6 +264,13 @@ impl World {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn note_login(&mut self, (node, executor): At, login: Login) {
+        let sessions = &self.processes[node].executors[executor].sessions;
+        if let Some(Some(connection)) = sessions.get(login.at.session.0 as usize) {
+            self.ledger.logins.insert(login, *connection);
         }
     }
 

@@ -386,7 +386,7 @@ impl World {
         }
         for other in 0..self.processes.len() {
             let is_wanted = self.wanted.contains(&(node, other)) || self.wanted.contains(&(other, node));
-            if is_wanted || !self.plan.is_on_demand {
+            if is_wanted || !self.plan.is_on_demand || self.is_healed {
                 self.raise_link(node, other);
             }
         }

@@ -42,6 +42,11 @@ impl Executor {
             let event = if has_ended { SocketEvent::Hangup(key) } else { SocketEvent::Readable(key) };
             return self.on_link_socket(event);
         };
+        if has_ended && self.connections.is_opening(session) {
+            // A HELLO that its client has given up on (a node that was frozen finds many) must not take the place of the
+            // session that the client has elsewhere by now.
+            return self.on_ended(session);
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut may_have_more = true;
         for _ in 0..READS_PER_TURN {

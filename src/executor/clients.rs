@@ -43,8 +43,8 @@ impl Executor {
             return self.on_link_socket(event);
         };
         if has_ended && self.connections.is_opening(session) {
-            // A HELLO that its client has given up on (a node that was frozen finds many) must not take the place of the
-            // session that the client has elsewhere by now.
+            // It has given up before it was heard, perhaps because this node was frozen, and may be somewhere else by now:
+            // its HELLO must not end the session that it has there.
             return self.on_ended(session);
         }
         let mut scratch = std::mem::take(&mut self.scratch);

@@ -150,7 +150,8 @@ fn global_fifty_thousand_shards() {
         ("frankfurt-1", "both", "eu-central-1"),
         ("saopaulo-1", "both", "sa-east-1"),
     ] {
-        let own = [("IRIS_ROLE", role), ("AWS_REGION", region), ("SHARD_ID", "0-49999")].map(|(n, v)| (n, v.to_owned()));
+        let own =
+            [("IRIS_ROLE", role), ("AWS_REGION", region), ("SHARD_ID", "0-49999")].map(|(n, v)| (n, v.to_owned()));
         let advertise = ("IRIS_ADVERTISE", format!("{}:7085", fleet.host(fleet.names.len())));
         let environment: Vec<_> = own.into_iter().chain([seeds.clone(), advertise]).collect();
         fleet.start("global.ron", (name, &environment));

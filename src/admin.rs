@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-pub use status::{ExecutorStatus, Histogram, LinkStatus, LogStatus, Messages, Paths, Status, Totals, Traffic};
+pub use status::{
+    ExecutorStatus, Histogram, IdleStatus, LinkStatus, LogStatus, Messages, Paths, Status, Totals, Traffic,
+};
 
 const REQUEST_BYTES_MAX: u64 = 4_096;
 /// Connections served at a time.

@@ -191,7 +191,7 @@ impl TargetArgs {
                     copies: self.copies,
                 },
             })?,
-            addresses => Server::attach(addresses, &self.pid)?,
+            addresses => Server::attach(addresses, &self.pid, self.admin.clone())?,
         };
         self.peer().prepare(server.address)?;
         Ok(server)

@@ -5,8 +5,10 @@
 //! deliveries, confirmations and storage requests. `stored` can arise only in the handler of a completion.
 
 mod attendance;
+mod counts;
 mod disk;
 mod handover;
+mod run;
 mod step;
 mod sync;
 
@@ -16,7 +18,7 @@ use std::sync::Arc;
 use crate::addresses::Addresses;
 use crate::event::Action;
 use crate::frame::Code;
-use crate::id::{Body, ExecutorId, Grant, Key, Login, MessageId, NodeId, ReturnAddress, Sequence, Slot};
+use crate::id::{Body, ExecutorId, Grant, Key, Login, MessageId, NodeId, ReturnAddress, Slot};
 use crate::inbox::{Content, Entry, EntryKey, Inbox};
 use crate::limits::CoreLimits;
 use crate::mailbox::{Mailbox, MailboxId, Mailboxes, Sums};
@@ -30,6 +32,9 @@ use crate::tenure::Tenure;
 use crate::time::Now;
 use crate::tombstone::{Kept, Tombstones};
 use crate::wheel::Wheel;
+use run::{Run, flush_stored};
+
+pub use counts::CoreCounts;
 
 /// How many entries are looked at before a grant is not given for lack of knowledge.
 const GRANT_LOOKS: usize = 256;
@@ -49,35 +54,6 @@ pub struct CoreConfig {
     pub placement: Arc<Placement>,
     /// Makes hashing unpredictable to users.
     pub seed: u64,
-}
-
-/// Counters of the core half, never reset.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CoreCounts {
-    /// Messages put into an inbox.
-    pub appended: u64,
-    /// Messages for which `stored` was told, or would have been if the sender were still there.
-    pub stored: u64,
-    /// Messages of an inbox that were taken.
-    pub taken: u64,
-    /// Messages sent from an inbox.
-    pub drained: u64,
-    /// Messages that were there already.
-    pub repeated: u64,
-    /// Messages dropped because they were too old.
-    pub expired: u64,
-    /// Messages lost to a damaged disk.
-    pub damaged: u64,
-    /// Refusals because an inbox was full.
-    pub inbox_full: u64,
-    /// Refusals because the disk was full.
-    pub disk_full: u64,
-    /// Refusals because too many bytes waited for the disk.
-    pub busy: u64,
-    /// Refusals because too few replicas could be reached.
-    pub unavailable: u64,
-    /// Times that the oldest tombstone was forgotten for lack of room.
-    pub tombstones_full: u64,
 }
 
 /// The time, and where to put what is to be done.
@@ -151,25 +127,6 @@ impl Cells {
         if self.free.len() == self.list.len() {
             *self = Cells::default();
         }
-    }
-}
-
-/// A run of confirmations for one pair, told with one message.
-#[derive(Debug, Default)]
-struct Run(Option<(ReturnAddress, Sequence, EntryKey, u8)>);
-
-impl Run {
-    /// Whether this message continues the run.
-    fn takes(&mut self, origin: ReturnAddress, key: EntryKey, copies: u8) -> bool {
-        let Some((to, last, newest, same)) = &mut self.0 else {
-            self.0 = Some((origin, origin.sequence, key, copies));
-            return true;
-        };
-        let continues = (to.login, to.pair, last.0 + 1) == (origin.login, origin.pair, origin.sequence.0);
-        if continues && *same == copies {
-            (*last, *newest) = (origin.sequence, key.max(*newest));
-        }
-        continues && *same == copies
     }
 }
 
@@ -594,13 +551,6 @@ fn next_to_send<'a>(inbox: &'a mut Inbox, cells: &Cells) -> Option<&'a mut Entry
         return inbox.send(earliest);
     }
     inbox.send_next()
-}
-
-/// STORED for a run.
-fn flush_stored(turn: &mut Turn<'_>, run: Run) {
-    if let Some((to, last, newest, copies)) = run.0 {
-        turn.to_edge(to.login.at, ToEdge::Stored { to, last, newest: newest.0, copies });
-    }
 }
 
 /// DELIVERED for further return addresses: those sessions have earned nothing by it.

@@ -94,6 +94,8 @@ pub struct ExecutorStatus {
     pub log: LogStatus,
     /// How long its turns take, waiting excluded.
     pub turn_us: Histogram,
+    /// How it waits for work.
+    pub idle: IdleStatus,
     /// Frames for other executors that wait for room in a ring.
     pub mesh_backlog: u64,
     /// Whether everything was handed over, or nothing has to be.
@@ -167,6 +169,19 @@ pub struct LogStatus {
     pub flushes: u64,
     /// How long that took.
     pub flush_us: Histogram,
+}
+
+/// How an executor waits for work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdleStatus {
+    /// Times it went to sleep.
+    pub sleeps: u64,
+    /// Sleeps that it was spared, because something came while it spun.
+    pub spins: u64,
+    /// Spins in which nothing came.
+    pub futile_spins: u64,
+    /// Time spent spinning, in µs: looks like work, and is none.
+    pub spun_us: u64,
 }
 
 /// Percentiles of a duration, in µs.

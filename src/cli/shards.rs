@@ -25,7 +25,7 @@ Without flags it is the map of a laptop. --to-… say what is to be: then what w
   iris shards --num-shards 1000 --nodes @nodes.txt       a line per node: NAME [region=R] [zone=Z] [shards=0-499]
 ";
 
-/// Which nodes keep which users. Reads files, starts nothing and asks nobody.
+/// Which nodes keep which users, by a list, or as a running node knows them.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Shards {
@@ -60,8 +60,12 @@ struct Now {
     #[arg(long, value_name = "PLACE", value_parser = spread)]
     spread: Option<Spread>,
     /// The cores: NAME,NAME,… or @FILE.
-    #[arg(long, value_name = "NAMES")]
+    #[arg(long, value_name = "NAMES", conflicts_with = "admin")]
     nodes: Option<String>,
+    /// The cores that a running node knows, by its admin socket. Where nodes find each other by gossip or DNS, the one of
+    /// the configuration is asked without it.
+    #[arg(long, value_name = "SOCKET")]
+    admin: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -125,9 +129,10 @@ impl Shards {
         let now = &self.now;
         let config = Config::load(self.config.as_deref(), &Flags::default())?;
         let num_shards = now.num_shards.unwrap_or(config.cluster.num_shards);
-        let members = match &now.nodes {
-            Some(nodes) => roster::named(nodes, num_shards),
-            None => roster::configured(&config),
+        let members = match (&now.nodes, &now.admin) {
+            (Some(nodes), _) => roster::named(nodes, num_shards),
+            (None, Some(socket)) => roster::living(socket, num_shards),
+            (None, None) => roster::configured(&config),
         };
         Ok(Layout {
             num_shards,

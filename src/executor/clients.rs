@@ -42,6 +42,11 @@ impl Executor {
             let event = if has_ended { SocketEvent::Hangup(key) } else { SocketEvent::Readable(key) };
             return self.on_link_socket(event);
         };
+        if has_ended && self.connections.is_opening(session) {
+            // It has given up before it was heard, perhaps because this node was frozen, and may be somewhere else by now:
+            // its HELLO must not end the session that it has there.
+            return self.on_ended(session);
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut may_have_more = true;
         for _ in 0..READS_PER_TURN {

@@ -7,7 +7,7 @@ use iris_shards::frame::{VERSION, Welcome};
 use iris_shards::id::NodeId;
 
 use super::Executor;
-use crate::admin::{ExecutorStatus, Histogram, LinkStatus, Messages, Paths};
+use crate::admin::{ExecutorStatus, Histogram, IdleStatus, LinkStatus, Messages, Paths};
 use crate::config::Config;
 
 /// What every executor of a node tells its clients.
@@ -93,6 +93,7 @@ impl Executor {
 
     /// What this executor is doing.
     pub(super) fn status(&mut self) -> ExecutorStatus {
+        let sockets = self.sockets.counters();
         let (edge, core) = (self.edge.counts(), self.core.counts());
         let (sums, _) = self.core.sums();
         let mut log = self.engine.status();
@@ -138,6 +139,12 @@ impl Executor {
             log,
             turn_us: percentiles(&self.turns),
             has_handed_over: self.core.has_left(),
+            idle: IdleStatus {
+                sleeps: sockets.sleeps,
+                spins: sockets.spins,
+                futile_spins: sockets.futile_spins,
+                spun_us: sockets.spun.as_micros() as u64,
+            },
             mesh_backlog: self.mesh.outbound.backlog_total() as u64,
             limits_reached: reached.map(|(name, times)| (name.to_owned(), times)).collect::<BTreeMap<_, _>>(),
         }

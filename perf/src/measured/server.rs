@@ -51,6 +51,8 @@ pub struct Server {
     pub pid: Option<u32>,
     /// The processes of all its nodes.
     pub pids: Vec<u32>,
+    /// Its admin socket, if it was named.
+    admin: Option<PathBuf>,
     started: Option<Started>,
 }
 
@@ -64,14 +66,14 @@ struct Started {
 
 impl Server {
     /// A server that runs already.
-    pub fn attach(addresses: &[String], pids: &[u32]) -> Result<Self> {
+    pub fn attach(addresses: &[String], pids: &[u32], admin: Option<PathBuf>) -> Result<Self> {
         let resolve = |address: &String| -> Result<SocketAddr> {
             let mut found = address.to_socket_addrs().with_context(|| format!("{address:?} is no HOST:PORT"))?;
             found.next().context("the host has no address")
         };
         let addresses: Vec<SocketAddr> = addresses.iter().map(resolve).collect::<Result<_>>()?;
         let address = *addresses.first().context("no server is named")?;
-        Ok(Self { address, addresses, pid: pids.first().copied(), pids: pids.to_vec(), started: None })
+        Ok(Self { address, addresses, pid: pids.first().copied(), pids: pids.to_vec(), admin, started: None })
     }
 
     /// Where this user connects.
@@ -111,7 +113,7 @@ impl Server {
                 let pid = child.id();
                 let started = Started { launch: launch.clone(), child, company: Vec::new(), directory };
                 let (addresses, pids) = (vec![address], vec![pid]);
-                Ok(Self { address, addresses, pid: Some(pid), pids, started: Some(started) })
+                Ok(Self { address, addresses, pid: Some(pid), pids, admin: None, started: Some(started) })
             }
             Err(error) => {
                 end(&mut child);
@@ -146,7 +148,7 @@ impl Server {
         let mut children = children.into_iter().map(|(child, _)| child);
         let child = children.next().context("no node")?;
         let started = Started { launch: launch.clone(), child, company: children.collect(), directory };
-        Ok(Self { address, addresses, pid: pids.first().copied(), pids, started: Some(started) })
+        Ok(Self { address, addresses, pid: pids.first().copied(), pids, admin: None, started: Some(started) })
     }
 
     /// Stops it (SIGTERM) and starts it again on the same data, if it was started here; `between` runs while it is
@@ -190,8 +192,11 @@ impl Server {
         self.pids.iter().try_fold(Usage::default(), |sum, &pid| Ok(sum.plus(Usage::of(pid)?)))
     }
 
-    /// Its admin socket, if it was started here and has one.
+    /// Its admin socket, if it was named, or it was started here and has one.
     pub fn admin(&self) -> Option<PathBuf> {
+        if self.admin.is_some() {
+            return self.admin.clone();
+        }
         let directory = self.started.as_ref()?.directory.path();
         let places = [directory.to_owned(), directory.join("data")];
         let files = places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten().flatten();

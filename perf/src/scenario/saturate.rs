@@ -129,6 +129,7 @@ fn summary(step: &Step) -> Fields {
     fields.put("p99_us", p99_us(&step.report));
     fields.put("delivered_per_cpu_second", number("delivered_per_cpu_second"));
     fields.put("server_cpu_seconds", number("server_cpu_seconds"));
+    fields.put("server_spun_seconds", number("server_spun_seconds"));
     fields.put("generator_saturated", step.report.is_saturated);
     fields
 }

@@ -344,3 +344,21 @@ fn a_core_whose_sync_was_cut_sends_nothing_where_order_holds_always() {
     assert_eq!(script.taken(), 3);
     script.finish();
 }
+
+#[test]
+fn a_core_that_knows_a_higher_login_than_another_does_not_end_the_newest_session() {
+    let mut plan = cluster(2, 3);
+    (plan.nodes[2].skew_us, plan.nodes[3].skew_us, plan.nodes[4].skew_us) = (900_000, 300_000, -900_000);
+    let mut script = Script::new(plan);
+    // Core 1 alone knows the highest login, core 0 a lower one.
+    script.then(&[Op::Sever(0, 2)]).login(A, 2).now(&[CUT_A]);
+    script.world.clients[A].is_out = true;
+    script.settle().then(&[Op::Mend(0, 2), Op::Sever(1, 3)]).login(A, 3).now(&[CUT_A]);
+    script.world.clients[A].is_out = true;
+    script.settle().then(&[Op::Mend(1, 3)]).now(&[Op::Stall { node: 4, executor: 0, from: 1 }]).login(A, 4);
+    script.then(&[Op::Unstall { node: 4, executor: 0, from: 1 }]).wait(5);
+    assert!(!script.world.connections[2].is_ended, "the newest session was ended");
+    script.login(B, 3).send(A, B, 1).wait(5);
+    assert_eq!(script.taken(), 1);
+    script.finish();
+}

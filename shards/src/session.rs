@@ -179,8 +179,6 @@ impl Session {
     /// A core knows a higher login: stamp again (rule 10). `stamp` is higher than any this executor gave.
     pub fn on_outnumbered(&mut self, edge: &mut Edge<'_>, stamp: u64) {
         self.me.login.stamp = stamp;
-        // Another core may know a higher one still, and its word of that may be on its way: that one is not newer.
-        self.told = 0;
         self.register_everywhere(edge);
         self.router.on_new_login(edge, &self.me);
     }

@@ -74,6 +74,17 @@ const BROKEN_ONCE: &[(&str, &[u64])] = &[
     ("an entry in memory only was forgotten without a word to the others", &[145_718]),
     ("copies dropped behind a failed entry were not asked for again", &[2_016_245]),
     ("a refused message came from a connection of before", &[2_003_984, 2_032_391]),
+    ("an entry came from one executor of a core before another of it had spoken", &[5_981]),
+    (
+        "a copy on its way to another place was taken for taken when its entry was handed over",
+        &[MOVING + 199, MOVING + 227],
+    ),
+    ("what a leaver flushed after its heir stayed", &[MOVING + 2_615]),
+    ("a replica was not asked for what was flushed after it had compared", &[MOVING + 7_112]),
+    (
+        "two that left counted each other's copies, or those of a wiped heir",
+        &[MOVING + 13_014, MOVING + 16_022, MOVING + 17_135, MOVING + 18_361, MOVING + 18_546],
+    ),
     ("not told apart", &[109_453, 130_168, 138_691, 151_792, 354_955, 357_341, 384_031]),
 ];
 

@@ -5,6 +5,7 @@
 //! deliveries, confirmations and storage requests. `stored` can arise only in the handler of a completion.
 
 mod attendance;
+mod cells;
 mod counts;
 mod disk;
 mod handover;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use crate::addresses::Addresses;
 use crate::event::Action;
 use crate::frame::Code;
-use crate::id::{Body, ExecutorId, Grant, Key, Login, MessageId, NodeId, ReturnAddress, Slot};
+use crate::id::{ExecutorId, Grant, Key, MessageId, NodeId, ReturnAddress, Slot};
 use crate::inbox::{Content, Entry, EntryKey, Inbox};
 use crate::limits::CoreLimits;
 use crate::mailbox::{Mailbox, MailboxId, Mailboxes, Sums};
@@ -32,6 +33,7 @@ use crate::tenure::Tenure;
 use crate::time::Now;
 use crate::tombstone::{Kept, Tombstones};
 use crate::wheel::Wheel;
+use cells::Cells;
 use run::{Run, flush_stored};
 
 pub use counts::CoreCounts;
@@ -94,40 +96,6 @@ enum Pending {
         key: EntryKey,
         bytes: u32,
     },
-}
-
-/// Bodies in memory, by cell.
-#[derive(Debug, Default)]
-struct Cells {
-    list: Vec<Option<(u64, Body)>>,
-    free: Vec<u32>,
-}
-
-impl Cells {
-    fn put(&mut self, sent_at: u64, body: Body) -> u32 {
-        match self.free.pop() {
-            Some(cell) => {
-                self.list[cell as usize] = Some((sent_at, body));
-                cell
-            }
-            None => {
-                self.list.push(Some((sent_at, body)));
-                (self.list.len() - 1) as u32
-            }
-        }
-    }
-
-    fn at(&self, cell: u32) -> (u64, Body) {
-        self.list[cell as usize].clone().expect("an entry's cell is filled")
-    }
-
-    fn clear(&mut self, cell: u32) {
-        self.list[cell as usize] = None;
-        self.free.push(cell);
-        if self.free.len() == self.list.len() {
-            *self = Cells::default();
-        }
-    }
 }
 
 /// See the module.
@@ -264,7 +232,7 @@ impl Shard {
         if let Some(entry) = mailbox.held.as_mut().and_then(|held| held.inbox.entry_mut(key)) {
             self.counts.repeated += 1;
             let before = self.senders.login_of(sender, entry.epoch);
-            add_address(&mut self.addresses, (id, entry), before, (epoch, origin));
+            self.addresses.add((id, entry), before, (epoch, origin));
             let slot = mailbox.slot;
             let mut run = Run::default();
             self.tell_stored(turn, &mut run, (id, slot), entry);
@@ -558,26 +526,6 @@ fn tell_others(turn: &mut Turn<'_>, others: Vec<ReturnAddress>) {
     for to in others {
         turn.to_edge(to.login.at, ToEdge::Delivered { to, last: to.sequence, grant: None });
     }
-}
-
-/// The message came once more: the entry keeps the return address of the higher login, the other one is kept beside it
-/// (rule 8).
-fn add_address(
-    addresses: &mut Addresses,
-    (id, entry): (MailboxId, &mut Entry),
-    before: Option<Login>,
-    (epoch, origin): (u16, ReturnAddress),
-) {
-    let before = before.map(|login| ReturnAddress { login, pair: entry.pair, sequence: entry.sequence });
-    entry.set_told(false);
-    match before.filter(|before| before.login != origin.login) {
-        Some(_) if mutant::is(Mutant::OlderSessionOverwritesReturn) => {}
-        Some(before) if before.login > origin.login => return addresses.keep(id, entry.key(), origin),
-        Some(before) => addresses.keep(id, entry.key(), before),
-        None => {}
-    }
-    addresses.forget(id, entry.key(), origin.login);
-    (entry.epoch, entry.sequence, entry.pair) = (epoch, origin.sequence, origin.pair);
 }
 
 /// To the core of another node.

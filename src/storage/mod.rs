@@ -66,6 +66,7 @@ impl Engine {
     pub fn held_until(&self) -> Option<std::time::Instant> {
         match self {
             Engine::Log(log) => log.held_until(),
+            Engine::Nothing { .. } => None,
         }
     }
 

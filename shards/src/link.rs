@@ -29,12 +29,15 @@ pub const RUN_BYTES_MAX: usize = 65_536;
 /// More than the fields and names of any frame with a body have besides it: APPEND has 65 and two names.
 const BESIDE_BODY_BYTES_MAX: usize = 128 + 2 * USER_BYTES_MAX;
 
+/// What a frame that names shards (CLAIMS, OFFERED, COMPARED) may have: 16,384 shards with eight replicas each.
+pub const SHARDS_BYTES_MAX: usize = 1 << 20;
+
 /// The largest `length` that a link carries between nodes whose clients send bodies of at most that many bytes. Both
 /// ends count alike, because the limit is a part of the cluster's hash.
 #[must_use]
 pub const fn frame_bytes_max(body_bytes_max: u32) -> usize {
     let single = BESIDE_BODY_BYTES_MAX + body_bytes_max as usize;
-    if single > RUN_BYTES_MAX { single } else { RUN_BYTES_MAX }
+    if single > SHARDS_BYTES_MAX { single } else { SHARDS_BYTES_MAX }
 }
 
 /// A frame of the link (section 3).

@@ -18,6 +18,9 @@ use crate::slot::stable_hash;
 use crate::storage::{Mark, Place, Record, StorageRequest};
 use crate::tenure::Tenure;
 
+/// Shards in one message: with eight replicas each they fit into a frame of [`crate::link::SHARDS_BYTES_MAX`].
+const CLAIMS_MAX: usize = 16_384;
+
 /// What is to be done behind an event.
 #[derive(Debug, Default)]
 pub(super) struct Due {
@@ -323,8 +326,9 @@ impl Shard {
         for (node, shards) in std::mem::take(&mut self.due.claims) {
             for asks in [true, false] {
                 let its: Vec<u32> = shards.iter().filter(|(_, its)| **its == asks).map(|(&shard, _)| shard).collect();
-                if !its.is_empty() && self.links.contains(&node) {
-                    self.tell_claims_of(turn, node, asks, &its);
+                if self.links.contains(&node) {
+                    // What answers a round names no more shards than it.
+                    its.chunks(CLAIMS_MAX).for_each(|its| self.tell_claims_of(turn, node, asks, its));
                 }
             }
         }

@@ -288,7 +288,11 @@ impl Shard {
             let name = Key { id: key.0, sender: name.sender.clone() };
             let record = super::tombstone_record(mailbox, name, taken_at, None);
             self.append(turn, mailbox, record, Pending::Tombstone { mailbox: id, key, relocates: None });
-            self.tell_replicas(turn, mailbox, |user, key| FromReplica::Tombstone { user, key, taken_at }, key);
+            // Not while older ones are forgotten for it: replicas that remember fewer than they tell each other would
+            // never come to an end.
+            if !self.has_too_many_tombstones() {
+                self.tell_replicas(turn, mailbox, |user, key| FromReplica::Tombstone { user, key, taken_at }, key);
+            }
         }
         self.senders.release(sender);
     }

@@ -11,7 +11,7 @@ use crate::shard::{Shard, Turn};
 use crate::storage::StorageEvent;
 use crate::time::Now;
 
-pub use crate::shard::{CoreConfig, CoreCounts};
+pub use crate::shard::{CoreConfig, CoreCounts, KeptShards};
 
 /// Between two looks at tombstones, leases and a part of the mailboxes, in ms.
 const SWEEP_MS: u64 = 1_000;
@@ -74,6 +74,11 @@ impl CoreNode {
     /// The counters.
     pub fn counts(&self) -> CoreCounts {
         self.shard.counts()
+    }
+
+    /// The shards that this executor has a part of. Looks at each of them.
+    pub fn kept_shards(&self) -> KeptShards {
+        self.shard.kept_shards()
     }
 
     /// Appends that wait for the disk, and their bytes; bytes that are in memory only; tombstones.

@@ -265,6 +265,11 @@ impl InStep {
         self.short.contains(&slot)
     }
 
+    /// Whether the other side lacks something for want of room.
+    pub fn is_some_short(&self) -> bool {
+        !self.short.is_empty()
+    }
+
     /// The content of this slot has arrived. True if nothing else is waited for.
     pub fn on_done(&mut self, slot: Slot) -> bool {
         self.wanted.remove(&slot) && self.wanted.is_empty()

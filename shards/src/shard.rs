@@ -36,7 +36,7 @@ use crate::wheel::Wheel;
 use cells::Cells;
 use run::{Run, flush_stored};
 
-pub use counts::CoreCounts;
+pub use counts::{CoreCounts, KeptShards};
 
 /// How many entries are looked at before a grant is not given for lack of knowledge.
 const GRANT_LOOKS: usize = 256;
@@ -177,6 +177,15 @@ impl Shard {
     /// The counters.
     pub fn counts(&self) -> CoreCounts {
         self.counts
+    }
+
+    /// The shards that this executor has a part of.
+    pub fn kept_shards(&self) -> KeptShards {
+        let kept = self.tenures().filter(|tenure| tenure.serves());
+        kept.fold(KeptShards::default(), |sum, tenure| KeptShards {
+            kept: sum.kept + 1,
+            in_step: sum.in_step + u64::from(tenure.is_replicated()),
+        })
     }
 
     /// Appends that wait for the disk, and their bytes.

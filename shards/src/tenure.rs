@@ -254,6 +254,11 @@ impl Tenure {
         !self.serves() || (self.is_settled() && self.peers.values().all(all))
     }
 
+    /// Whether this node keeps the shard, and every other replica is there and has everything that this one has.
+    pub fn is_replicated(&self) -> bool {
+        self.serves() && self.may_forget() && !self.peers.values().any(InStep::is_some_short)
+    }
+
     /// The mark that is to be appended now, if there is one (rule 18).
     pub fn next_mark(&mut self, copies_min: u8) -> Option<Vec<NodeId>> {
         let wanted = if self.serves() { self.may_settle(copies_min) } else { self.is_complete() };

@@ -98,10 +98,22 @@ pub struct ExecutorStatus {
     pub idle: IdleStatus,
     /// Frames for other executors that wait for room in a ring.
     pub mesh_backlog: u64,
+    /// Its parts of shards.
+    pub shards: Shards,
     /// Whether everything was handed over, or nothing has to be.
     pub has_handed_over: bool,
     /// Limits that were reached, by the name in the configuration, and how often.
     pub limits_reached: BTreeMap<String, u64>,
+}
+
+/// The shards that a core of a cluster keeps; none where a node is alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shards {
+    /// How many it keeps.
+    pub kept: u64,
+    /// Of these, the ones whose other replicas are all there and have everything: this core can be lost or stopped
+    /// without a message that only it has.
+    pub in_step: u64,
 }
 
 /// Messages by the path they took.
@@ -212,6 +224,8 @@ pub struct Totals {
     pub inbox_messages: u64,
     /// Bytes of all logs' files.
     pub log_bytes: u64,
+    /// Shards, by the executor that has the fewest in step: every executor has a part of each shard.
+    pub shards: Shards,
     /// Limits that were reached, and how often.
     pub limits_reached: BTreeMap<String, u64>,
 }
@@ -220,8 +234,9 @@ impl Totals {
     /// Sums up.
     #[must_use]
     pub fn of<'a>(executors: impl IntoIterator<Item = &'a ExecutorStatus>) -> Self {
-        let mut totals = Totals::default();
+        let (mut totals, mut shards) = (Totals::default(), None);
         for executor in executors {
+            shards = shards.into_iter().chain([executor.shards]).min_by_key(|shards| shards.in_step);
             totals.connections += executor.connections;
             totals.sessions += executor.sessions;
             totals.messages = totals.messages.plus(executor.messages);
@@ -233,6 +248,7 @@ impl Totals {
                 *totals.limits_reached.entry(limit.clone()).or_default() += times;
             }
         }
+        totals.shards = shards.unwrap_or_default();
         totals
     }
 }

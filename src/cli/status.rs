@@ -1,7 +1,7 @@
 //! `iris status`: asks a running node how it is, over its admin socket.
 
 use super::{Exit, Failure, print};
-use crate::admin::{self, AskError, ExecutorStatus, Messages, Paths};
+use crate::admin::{self, AskError, ExecutorStatus, Messages, Paths, Shards};
 use crate::config::{Config, Flags};
 use clap::Args;
 use std::path::PathBuf;
@@ -102,6 +102,10 @@ fn links(status: &admin::Status) -> Vec<String> {
         return Vec::new();
     }
     let mut lines = vec![String::new()];
+    let Shards { kept, in_step } = status.totals.shards;
+    if kept > 0 {
+        lines.push(format!("shards: {kept} kept, {in_step} in step with all their replicas"));
+    }
     for link in &status.links {
         let state = if link.up { "up".to_owned() } else { format!("down ({})", link.trouble) };
         let (sent, received) = (link.counts.sent, link.counts.received);

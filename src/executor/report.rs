@@ -7,7 +7,7 @@ use iris_shards::frame::{VERSION, Welcome};
 use iris_shards::id::NodeId;
 
 use super::Executor;
-use crate::admin::{ExecutorStatus, Histogram, IdleStatus, LinkStatus, Messages, Paths};
+use crate::admin::{ExecutorStatus, Histogram, IdleStatus, LinkStatus, Messages, Paths, Shards};
 use crate::config::Config;
 
 /// What every executor of a node tells its clients.
@@ -95,7 +95,7 @@ impl Executor {
     pub(super) fn status(&mut self) -> ExecutorStatus {
         let sockets = self.sockets.counters();
         let (edge, core) = (self.edge.counts(), self.core.counts());
-        let (sums, _) = self.core.sums();
+        let ((sums, _), shards) = (self.core.sums(), self.core.kept_shards());
         let mut log = self.engine.status();
         log.unflushed_bytes = self.core.waiting().0.1;
         let limits = [
@@ -138,6 +138,7 @@ impl Executor {
             inbox_messages: sums.messages,
             log,
             turn_us: percentiles(&self.turns),
+            shards: Shards { kept: shards.kept, in_step: shards.in_step },
             has_handed_over: self.core.has_left(),
             idle: IdleStatus {
                 sleeps: sockets.sleeps,

@@ -1,5 +1,14 @@
 //! What a core half counts.
 
+/// The shards that an executor of a cluster has a part of; none where a node is alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeptShards {
+    /// Those that this node keeps.
+    pub kept: u64,
+    /// Of these, the ones whose other replicas are all there and have everything.
+    pub in_step: u64,
+}
+
 /// Counters of the core half, never reset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CoreCounts {

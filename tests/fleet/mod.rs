@@ -402,6 +402,14 @@ impl Cluster {
         }
     }
 
+    /// All shards of this core are in step with their other replicas.
+    pub fn until_in_step(&self, name: &str) {
+        self.until(name, "is in step", |status| {
+            let shards = &status["totals"]["shards"];
+            shards["kept"].as_u64().is_some_and(|kept| kept > 0) && shards["kept"] == shards["in_step"]
+        });
+    }
+
     /// Prints what every node has logged last, for a test that fails.
     fn tell(&self) {
         for seat in &self.seats {

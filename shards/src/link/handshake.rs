@@ -2,8 +2,9 @@
 //! Bytes behind the last field of HELLO, ACCEPT and REFUSE are ignored: they are a later version's. Texts are UTF-8 without
 //! control characters. The HMAC itself, comparing secrets and names, and the clock are the links' of `src/`.
 
-use super::fields::{Reader, Writer};
+use super::fields::Reader;
 use super::{LinkError, VERSION, VERSION_MIN, kind};
+use crate::frame::payload::Writer;
 use crate::id::NodeId;
 
 const MAGIC: [u8; 4] = *b"IRIN";
@@ -214,12 +215,12 @@ impl Hello {
             .put(&MAGIC)
             .u8(self.version_min)
             .u8(self.version_max)
-            .text(&self.cluster)
+            .str8(&self.cluster)
             .u64(self.cluster_hash)
             .u32(self.node.0)
-            .text(&self.name)
-            .text(&self.region)
-            .text(&self.address)
+            .str8(&self.name)
+            .str8(&self.region)
+            .str8(&self.address)
             .u8(roles(self.is_edge, self.is_core))
             .u16(self.executors)
             .u64(self.boot)
@@ -275,9 +276,9 @@ impl Accept {
         writer
             .u8(self.version)
             .u32(self.node.0)
-            .text(&self.name)
-            .text(&self.region)
-            .text(&self.address)
+            .str8(&self.name)
+            .str8(&self.region)
+            .str8(&self.address)
             .u8(roles(self.is_edge, self.is_core))
             .u16(self.executors)
             .u64(self.boot)
@@ -320,7 +321,7 @@ impl Proof {
 
 impl Refuse {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        Writer::new(out, kind::REFUSE).u8(self.code.number()).text(cut(&self.ours)).text(cut(&self.theirs)).end();
+        Writer::new(out, kind::REFUSE).u8(self.code.number()).str8(cut(&self.ours)).str8(cut(&self.theirs)).end();
     }
 
     pub(super) fn decode(payload: &[u8]) -> Result<Self, LinkError> {
@@ -335,7 +336,7 @@ impl Refuse {
 impl Introduction {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let writer = Writer::new(out, kind::INTRODUCE).u32(self.node.0);
-        writer.text(&self.name).text(&self.region).text(&self.address).end();
+        writer.str8(&self.name).str8(&self.region).str8(&self.address).end();
     }
 
     pub(super) fn decode(payload: &[u8]) -> Result<Self, LinkError> {

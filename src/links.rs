@@ -17,7 +17,7 @@ use ahash::RandomState;
 use hashbrown::HashMap;
 use iris_shards::frame::Decoded;
 use iris_shards::id::NodeId;
-use iris_shards::link::{self, HANDSHAKE_FRAME_BYTES_MAX, Introduction, LinkFrame, Parcel};
+use iris_shards::link::{self, HANDSHAKE_FRAME_BYTES_MAX, Introduction, LinkFrame, Parcel, Party};
 use iris_shards::peer::Peer;
 
 use crate::discovery::View;
@@ -37,14 +37,8 @@ const LEARNED_MAX: usize = 16_384;
 /// Another node with a link, as every executor of this node knows it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Neighbour {
-    /// Which.
-    pub node: NodeId,
-    /// Its name.
-    pub name: String,
-    /// Where it stands.
-    pub region: String,
-    /// Where it can be dialled; empty if it cannot.
-    pub address: String,
+    /// What it said of itself.
+    pub party: Party,
     /// The number of the link: messages for an earlier one are dropped.
     pub generation: u32,
 }
@@ -151,7 +145,7 @@ impl Links {
 
     /// This executor was told that a link is up.
     pub fn note_up(&mut self, neighbour: Arc<Neighbour>) {
-        self.neighbours.insert(neighbour.node, neighbour);
+        self.neighbours.insert(neighbour.party.node, neighbour);
     }
 
     /// This executor was told that a link is lost.
@@ -168,7 +162,7 @@ impl Links {
     /// The name and the region of a node, as far as they are known.
     pub fn name_of(&self, node: NodeId) -> (String, String) {
         let known = self.view.nodes.get(&node).map(|known| (&known.name, &known.region));
-        let neighbour = self.neighbours.get(&node).map(|neighbour| (&neighbour.name, &neighbour.region));
+        let neighbour = self.neighbours.get(&node).map(|neighbour| (&neighbour.party.name, &neighbour.party.region));
         let learned = self.learned.get(&node).map(|learned| (&learned.name, &learned.region));
         let (name, region) =
             known.or(neighbour).or(learned).map(|(name, region)| (name.clone(), region.clone())).unzip();
@@ -345,15 +339,15 @@ impl Links {
             let Some(wire) = self.wires.get_mut(&index) else { return };
             let is_up = wire.generation().is_some();
             let bytes_max = if is_up { self.own.frame_bytes_max } else { HANDSHAKE_FRAME_BYTES_MAX };
-            let decoded = link::decode(&wire.input[used..], bytes_max, self.own.hello.node);
+            let decoded = link::decode(&wire.input[used..], bytes_max, self.own.hello.party.node);
             match decoded {
                 Ok(Decoded::Frame { frame, used: length }) => {
                     used += length;
                     match (&wire.stage, frame) {
                         (Stage::Up(_), frame) => self.on_frame(index, frame, length, now_ms),
                         (Stage::Closing, _) => {}
-                        (Stage::Greeting, LinkFrame::Hello(hello)) if !is_ours(hello.node, self.seat) => {
-                            return self.hand_over(sockets, index, hello.node, now_ms);
+                        (Stage::Greeting, LinkFrame::Hello(hello)) if !is_ours(hello.party.node, self.seat) => {
+                            return self.hand_over(sockets, index, hello.party.node, now_ms);
                         }
                         (_, frame) => self.on_greeting(sockets, index, frame, now_ms),
                     }

@@ -16,7 +16,7 @@ use crate::frame::{Decoded, Envelope, decode_envelope};
 use crate::id::{BadUser, ExecutorId, Location, NodeId, Slot, USER_BYTES_MAX};
 use crate::peer::{Peer, ToCore, ToCores, ToEdge};
 use fields::Reader;
-pub use handshake::{Accept, Hello, Introduction, LinkName, Proof, Refuse, RefuseCode};
+pub use handshake::{Accept, Hello, Introduction, LinkName, Party, Proof, Refuse, RefuseCode};
 use thiserror::Error;
 
 /// The protocol version that this codec speaks (section 6).

@@ -134,7 +134,8 @@ impl Links {
         let Some(care) = self.cares.get_mut(&node) else { return };
         care.dial = None;
         care.backoff_ms = (care.backoff_ms * 2).clamp(RETRY_MS_MIN, retry_ms_max);
-        let seed = [self.own.hello.boot.to_be_bytes(), (u64::from(node.0) << 32 | care.attempt).to_be_bytes()].concat();
+        let boot = self.own.hello.party.boot;
+        let seed = [boot.to_be_bytes(), (u64::from(node.0) << 32 | care.attempt).to_be_bytes()].concat();
         care.retry_at_ms = now_ms + care.backoff_ms / 2 + stable_hash(&seed) % (care.backoff_ms / 2 + 1);
         if care.trouble != cause {
             let name = self.view.nodes.get(&node).map_or("", |known| known.name.as_str());
@@ -189,7 +190,7 @@ impl Links {
         let mut silent = Vec::new();
         for (&index, wire) in &self.wires {
             let is_up = wire.generation().is_some();
-            let is_edge = wire.node.is_some_and(|node| !self.is_core(node) && !self.own.hello.is_core);
+            let is_edge = wire.node.is_some_and(|node| !self.is_core(node) && !self.own.hello.party.is_core);
             if is_up && now_ms.saturating_sub(wire.heard_ms) > silent_ms {
                 ended.push((index, "nothing was heard for link.silent_ms"));
             } else if !is_up && now_ms.saturating_sub(wire.began_ms) > HANDSHAKE_MS_MAX {

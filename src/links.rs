@@ -186,7 +186,7 @@ impl Links {
     }
 
     /// Whether a socket is one of a link.
-    pub fn has(&self, key: ConnectionKey) -> bool {
+    fn has(&self, key: ConnectionKey) -> bool {
         self.wires.get(&key.index()).is_some_and(|wire| wire.key == key)
     }
 
@@ -334,33 +334,35 @@ impl Links {
     /// Decodes what has come, frame by frame.
     fn take_frames(&mut self, sockets: &mut Sockets, index: usize, now_ms: u64) {
         let mut used = 0;
-        let is_ours = |node: NodeId, seat: (usize, usize)| node.0 as usize % seat.1 == seat.0;
-        loop {
-            let Some(wire) = self.wires.get_mut(&index) else { return };
-            let is_up = wire.generation().is_some();
-            let bytes_max = if is_up { self.own.frame_bytes_max } else { HANDSHAKE_FRAME_BYTES_MAX };
-            let decoded = link::decode(&wire.input[used..], bytes_max, self.own.hello.party.node);
-            match decoded {
-                Ok(Decoded::Frame { frame, used: length }) => {
-                    used += length;
-                    match (&wire.stage, frame) {
-                        (Stage::Up(_), frame) => self.on_frame(index, frame, length, now_ms),
-                        (Stage::Closing, _) => {}
-                        (Stage::Greeting, LinkFrame::Hello(hello)) if !is_ours(hello.party.node, self.seat) => {
-                            return self.hand_over(sockets, index, hello.party.node, now_ms);
-                        }
-                        (_, frame) => self.on_greeting(sockets, index, frame, now_ms),
-                    }
-                }
-                Ok(Decoded::NeedMore { wanted }) => {
-                    wire.wanted = wanted;
-                    return wire.consume(used);
-                }
-                Err(error) => return self.lose(sockets, index, &error.to_string(), now_ms),
-            }
+        while let Some(length) = self.take_frame(sockets, (index, used), now_ms) {
+            used += length;
         }
     }
 
+    /// Takes the frame behind so many bytes, and tells its length; `None` if nothing is left to decode, or the link is gone.
+    fn take_frame(&mut self, sockets: &mut Sockets, (index, used): (usize, usize), now_ms: u64) -> Option<usize> {
+        let wire = self.wires.get_mut(&index)?;
+        let is_up = wire.generation().is_some();
+        let bytes_max = if is_up { self.own.frame_bytes_max } else { HANDSHAKE_FRAME_BYTES_MAX };
+        match link::decode(&wire.input[used..], bytes_max, self.own.hello.party.node) {
+            Ok(Decoded::Frame { frame, used: length }) => {
+                match wire.stage {
+                    Stage::Up(_) => self.on_frame(index, frame, length, now_ms),
+                    Stage::Closing => {}
+                    _ => self.on_greeting(sockets, index, frame, now_ms),
+                }
+                return Some(length);
+            }
+            Ok(Decoded::NeedMore { wanted }) => {
+                wire.wanted = wanted;
+                wire.consume(used);
+            }
+            Err(error) => self.lose(sockets, index, &error.to_string(), now_ms),
+        }
+        None
+    }
+
+    /// The connection goes to the executor that owns the links to this node, with everything that has come, HELLO first.
     fn hand_over(&mut self, sockets: &mut Sockets, index: usize, node: NodeId, now_ms: u64) {
         let Some(wire) = self.wires.remove(&index) else { return };
         match sockets.release(wire.key) {

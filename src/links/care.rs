@@ -158,9 +158,11 @@ impl Links {
         sockets.close(wire.key);
         let Some(node) = wire.node else { return };
         let is_up = wire.generation().is_some();
+        let is_core = self.is_core(node);
         let Some(care) = self.cares.get_mut(&node) else { return };
         if is_up && care.wire == Some(index) {
             care.wire = None;
+            care.is_wanted &= is_core;
             care.counts.downs += 1;
             care.trouble = cause.to_owned();
             care.is_told = true;
@@ -168,10 +170,6 @@ impl Links {
             care.retry_at_ms = now_ms;
             tracing::info!(node = node.0, cause, "a link is lost");
             self.happened.push(Happening::Down(node));
-            let is_core = self.is_core(node);
-            if let Some(care) = self.cares.get_mut(&node) {
-                care.is_wanted &= is_core;
-            }
             self.dial_if_wanted(node, now_ms);
         } else if care.dial.is_some_and(|(_, its)| its == Some(index)) {
             self.on_dial_failed(node, cause.to_owned(), now_ms);
@@ -208,19 +206,7 @@ impl Links {
 
     fn dial_those_due(&mut self, now_ms: u64) {
         let due: Vec<NodeId> = self.cares.iter().filter(|(_, care)| care.is_wanted).map(|(&node, _)| node).collect();
-        for node in due {
-            let is_known = self.view.nodes.contains_key(&node) || self.learned.contains_key(&node);
-            let waits_for_address = self.cares.get(&node).is_some_and(|care| care.via.is_some());
-            if is_known || waits_for_address {
-                self.dial_if_wanted(node, now_ms);
-            } else if let Some(care) = self.cares.get_mut(&node)
-                && care.retry_at_ms <= now_ms
-                && care.dial.is_none()
-                && care.wire.is_none()
-            {
-                self.on_dial_failed(node, "nobody knows its address".into(), now_ms);
-            }
-        }
+        due.into_iter().for_each(|node| self.dial_if_wanted(node, now_ms));
     }
 
     /// What an operator sees of the links of this executor.

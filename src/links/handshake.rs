@@ -73,6 +73,9 @@ impl Links {
         let Some(wire) = self.wires.get_mut(&index) else { return };
         let stage = std::mem::replace(&mut wire.stage, Stage::Closing);
         match (stage, frame) {
+            (Stage::Greeting, LinkFrame::Hello(hello)) if self.owner(hello.party.node) != self.seat.0 => {
+                self.hand_over(sockets, index, hello.party.node, now_ms);
+            }
             (Stage::Greeting, LinkFrame::Hello(hello)) => self.on_hello(sockets, index, *hello, now_ms),
             (Stage::Offered(hello), LinkFrame::Accept(accept)) => {
                 self.on_accept(sockets, index, (&hello, &accept), now_ms);
@@ -164,17 +167,17 @@ impl Links {
         let own = &self.own.hello;
         if spoken_version(hello).is_none() {
             let (ours, theirs) = (versions(VERSION_MIN, VERSION), versions(hello.version_min, hello.version_max));
-            return Some(self.refusal(RefuseCode::Version, &ours, &theirs));
+            return Some(refusal(RefuseCode::Version, &ours, &theirs));
         }
         if hello.cluster != own.cluster {
-            return Some(self.refusal(RefuseCode::ClusterName, &own.cluster, &hello.cluster));
+            return Some(refusal(RefuseCode::ClusterName, &own.cluster, &hello.cluster));
         }
         if hello.cluster_hash != own.cluster_hash {
             let (ours, theirs) = (format!("{:016x}", own.cluster_hash), format!("{:016x}", hello.cluster_hash));
-            return Some(self.refusal(RefuseCode::ClusterHash, &ours, &theirs));
+            return Some(refusal(RefuseCode::ClusterHash, &ours, &theirs));
         }
         let namesake = self.namesake(&hello.party);
-        namesake.map(|name| self.refusal(RefuseCode::SameName, name, &hello.party.name))
+        namesake.map(|name| refusal(RefuseCode::SameName, name, &hello.party.name))
     }
 
     /// The other name of a node with this id, if there is one. This node's own is always another one's.
@@ -189,11 +192,7 @@ impl Links {
 
     /// Refused for a reason that is told by the names of the two nodes.
     fn by_name(&self, code: RefuseCode, hello: &Hello) -> Refuse {
-        self.refusal(code, &self.own.hello.party.name, &hello.party.name)
-    }
-
-    fn refusal(&self, code: RefuseCode, ours: &str, theirs: &str) -> Refuse {
-        Refuse { code, ours: ours.to_owned(), theirs: theirs.to_owned() }
+        refusal(code, &self.own.hello.party.name, &hello.party.name)
     }
 
     /// Says why, and waits for the other side to hang up.
@@ -275,6 +274,10 @@ impl Links {
         let neighbour = Neighbour { party: party.clone(), generation: self.generations };
         self.happened.push(Happening::Up(Arc::new(neighbour)));
     }
+}
+
+fn refusal(code: RefuseCode, ours: &str, theirs: &str) -> Refuse {
+    Refuse { code, ours: ours.to_owned(), theirs: theirs.to_owned() }
 }
 
 fn versions(min: u8, max: u8) -> String {

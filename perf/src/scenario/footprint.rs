@@ -14,7 +14,7 @@ pub struct Footprint {
 impl Footprint {
     /// Now.
     pub fn of(server: &Server) -> Result<Self> {
-        Ok(Self { server: server.pid.map(Memory::quick).transpose()?, kernel: socket_bytes() })
+        Ok(Self { server: server.pids.first().copied().map(Memory::quick).transpose()?, kernel: socket_bytes() })
     }
 
     /// What has come since, for each of `connections`, which are open still. The server's memory holds what it needs for

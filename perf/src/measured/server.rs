@@ -180,9 +180,15 @@ impl Server {
         self.pids.first().copied().context("this scenario measures the server's process: give --pid with --server")
     }
 
-    /// The memory of all its nodes.
+    /// The memory of all its nodes, exactly.
     pub fn memory(&self) -> Result<Memory> {
         self.pids.iter().try_fold(Memory::default(), |sum, &pid| Ok(sum.plus(Memory::of(pid)?)))
+    }
+
+    /// The memory of all its nodes, cheaply; none if they run elsewhere.
+    pub fn memory_quick(&self) -> Result<Option<Memory>> {
+        let each = self.pids.iter().map(|&pid| Memory::quick(pid));
+        each.reduce(|sum, other| Ok(sum?.plus(other?))).transpose()
     }
 
     /// What all its nodes have used.

@@ -12,6 +12,7 @@ mod send;
 mod serve;
 mod shards;
 mod status;
+mod table;
 
 use crate::client::ClientError;
 use crate::config::ConfigError;

@@ -193,7 +193,7 @@ impl TargetArgs {
             })?,
             addresses => Server::attach(addresses, &self.pid, self.admin.clone())?,
         };
-        self.peer().prepare(server.address)?;
+        self.peer().prepare(server.address())?;
         Ok(server)
     }
 

@@ -1,5 +1,6 @@
 //! `iris status`: asks a running node how it is, over its admin socket.
 
+use super::table::{Align, table};
 use super::{Exit, Failure, print};
 use crate::admin::{self, AskError, ExecutorStatus, Messages, Paths, Shards};
 use crate::config::{Config, Flags};
@@ -53,7 +54,7 @@ impl Status {
             return Ok(print(&json)?);
         }
         head(&status).iter().try_for_each(|line| print(line))?;
-        table(&status.executors).iter().try_for_each(|line| print(line))?;
+        table(COLUMNS, status.executors.iter().map(row)).iter().try_for_each(|line| print(line))?;
         links(&status).iter().try_for_each(|line| print(line))?;
         for (limit, times) in &status.totals.limits_reached {
             print(&format!("limit reached: {limit} ({times} times)"))?;
@@ -133,31 +134,19 @@ fn paths(paths: Paths) -> String {
     )
 }
 
-const COLUMNS: [&str; 11] = [
-    "executor",
-    "cpu",
-    "connections",
-    "users",
-    "direct",
-    "online",
-    "stored",
-    "inbox",
-    "log",
-    "flush p99 µs",
-    "turn p99 µs",
+const COLUMNS: [(&str, Align); 11] = [
+    ("executor", Align::Right),
+    ("cpu", Align::Right),
+    ("connections", Align::Right),
+    ("users", Align::Right),
+    ("direct", Align::Right),
+    ("online", Align::Right),
+    ("stored", Align::Right),
+    ("inbox", Align::Right),
+    ("log", Align::Right),
+    ("flush p99 µs", Align::Right),
+    ("turn p99 µs", Align::Right),
 ];
-
-fn table(executors: &[ExecutorStatus]) -> Vec<String> {
-    let mut rows = vec![COLUMNS.map(str::to_owned)];
-    rows.extend(executors.iter().map(row));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
-    let line = |row: &[String; COLUMNS.len()]| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
-        cells.collect::<Vec<_>>().join("  ")
-    };
-    rows.iter().map(line).collect()
-}
 
 fn row(executor: &ExecutorStatus) -> [String; COLUMNS.len()] {
     [

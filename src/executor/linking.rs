@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use iris_shards::event::{CoreEvent, EdgeEvent};
 use iris_shards::id::{Location, NodeId, SessionId};
-use iris_shards::link::{Introduction, LinkFrame, Parcel};
+use iris_shards::link::{Introduction, LinkFrame, Parcel, Party};
 use iris_shards::peer::Peer;
 
 use super::{Executor, MeshItem};
@@ -174,7 +174,7 @@ impl Executor {
         let now_ms = self.now.mono_ms;
         match item {
             LinkItem::Up(neighbour) => {
-                let node = neighbour.node;
+                let node = neighbour.party.node;
                 self.links.note_up(neighbour);
                 self.edge.handle(self.now, EdgeEvent::LinkUp(node), &mut self.actions);
                 self.core.handle(self.now, CoreEvent::LinkUp(node), &mut self.actions);
@@ -201,12 +201,8 @@ impl Executor {
     /// A node wants to know where another one is.
     fn on_asked(&mut self, by: NodeId, about: NodeId) {
         let Some(neighbour) = self.links.neighbour(about) else { return };
-        let introduction = Introduction {
-            node: about,
-            name: neighbour.name.clone(),
-            region: neighbour.region.clone(),
-            address: neighbour.address.clone(),
-        };
+        let Party { name, region, address, .. } = neighbour.party.clone();
+        let introduction = Introduction { node: about, name, region, address };
         self.tell_owner(by, LinkItem::Tell(by, introduction));
     }
 }

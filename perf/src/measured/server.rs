@@ -43,13 +43,9 @@ pub struct Launch {
 
 /// A server that is up.
 pub struct Server {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Where each of its nodes listens; users connect to them in turn.
+    /// Where each of its nodes listens, one at least; users connect to them in turn.
     addresses: Vec<SocketAddr>,
-    /// Its process; none: it runs on another machine, and nothing is known of it.
-    pub pid: Option<u32>,
-    /// The processes of all its nodes.
+    /// The processes of all its nodes; none: it runs on another machine, and nothing is known of it.
     pub pids: Vec<u32>,
     /// Its admin socket, if it was named.
     admin: Option<PathBuf>,
@@ -58,9 +54,8 @@ pub struct Server {
 
 struct Started {
     launch: Launch,
-    child: Child,
-    /// The other nodes.
-    company: Vec<Child>,
+    /// Its nodes, cores first.
+    nodes: Vec<Child>,
     directory: TempDir,
 }
 
@@ -72,8 +67,13 @@ impl Server {
             found.next().context("the host has no address")
         };
         let addresses: Vec<SocketAddr> = addresses.iter().map(resolve).collect::<Result<_>>()?;
-        let address = *addresses.first().context("no server is named")?;
-        Ok(Self { address, addresses, pid: pids.first().copied(), pids: pids.to_vec(), admin, started: None })
+        ensure!(!addresses.is_empty(), "no server is named");
+        Ok(Self { addresses, pids: pids.to_vec(), admin, started: None })
+    }
+
+    /// Where its first node listens.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
     }
 
     /// Where this user connects.
@@ -110,10 +110,9 @@ impl Server {
         };
         match ready {
             Ok(address) => {
-                let pid = child.id();
-                let started = Started { launch: launch.clone(), child, company: Vec::new(), directory };
-                let (addresses, pids) = (vec![address], vec![pid]);
-                Ok(Self { address, addresses, pid: Some(pid), pids, admin: None, started: Some(started) })
+                let (addresses, pids) = (vec![address], vec![child.id()]);
+                let started = Started { launch: launch.clone(), nodes: vec![child], directory };
+                Ok(Self { addresses, pids, admin: None, started: Some(started) })
             }
             Err(error) => {
                 end(&mut child);
@@ -143,20 +142,19 @@ impl Server {
             }
         }
         wait_linked(&launch.fleet.core_sockets(directory.path()))?;
-        let address = *addresses.first().context("no node takes clients")?;
-        let pids: Vec<u32> = children.iter().map(|(child, _)| child.id()).collect();
-        let mut children = children.into_iter().map(|(child, _)| child);
-        let child = children.next().context("no node")?;
-        let started = Started { launch: launch.clone(), child, company: children.collect(), directory };
-        Ok(Self { address, addresses, pid: pids.first().copied(), pids, admin: None, started: Some(started) })
+        ensure!(!addresses.is_empty(), "no node takes clients");
+        let nodes: Vec<Child> = children.into_iter().map(|(child, _)| child).collect();
+        let pids = nodes.iter().map(Child::id).collect();
+        let started = Started { launch: launch.clone(), nodes, directory };
+        Ok(Self { addresses, pids, admin: None, started: Some(started) })
     }
 
     /// Stops it (SIGTERM) and starts it again on the same data, if it was started here; `between` runs while it is
     /// down. Returns the time from starting to being ready; none, and nothing done, if it runs elsewhere.
     pub fn restart(&mut self, between: impl FnOnce() -> Result<()>) -> Result<Option<Duration>> {
         let Some(mut started) = self.started.take() else { return Ok(None) };
-        started.company.iter_mut().try_for_each(stop)?;
-        stop(&mut started.child)?;
+        // Edges first: they need the cores.
+        started.nodes.iter_mut().rev().try_for_each(stop)?;
         between()?;
         let start = Instant::now();
         *self = Self::start_in(&started.launch, started.directory)?;
@@ -179,12 +177,18 @@ impl Server {
 
     /// The process of a server that runs here.
     pub fn pid(&self) -> Result<u32> {
-        self.pid.context("this scenario measures the server's process: give --pid with --server")
+        self.pids.first().copied().context("this scenario measures the server's process: give --pid with --server")
     }
 
-    /// The memory of all its nodes.
+    /// The memory of all its nodes, exactly.
     pub fn memory(&self) -> Result<Memory> {
         self.pids.iter().try_fold(Memory::default(), |sum, &pid| Ok(sum.plus(Memory::of(pid)?)))
+    }
+
+    /// The memory of all its nodes, cheaply; none if they run elsewhere.
+    pub fn memory_quick(&self) -> Result<Option<Memory>> {
+        let each = self.pids.iter().map(|&pid| Memory::quick(pid));
+        each.reduce(|sum, other| Ok(sum?.plus(other?))).transpose()
     }
 
     /// What all its nodes have used.
@@ -207,11 +211,10 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let Some(started) = &mut self.started else { return };
-        if let Ok(Some(status)) = started.child.try_wait() {
+        if let Some(Ok(Some(status))) = started.nodes.first_mut().map(Child::try_wait) {
             eprintln!("iris-perf: the server ended by itself, {status}; it said:\n{}", last_words(&started.directory));
         }
-        started.company.iter_mut().for_each(end);
-        end(&mut started.child);
+        started.nodes.iter_mut().for_each(end);
     }
 }
 

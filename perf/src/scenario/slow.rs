@@ -138,7 +138,7 @@ fn writer(args: &SlowArgs, server: &Server, index: u32) -> Result<User<Spoken>> 
 
 /// Logs in as anybody does, and then has hardly any room for what comes.
 fn read_slowly(args: &SlowArgs, server: &Server, index: u32) -> Result<TcpStream> {
-    let mut stream = connect(server.address, None)?;
+    let mut stream = connect(server.address(), None)?;
     socket2::SockRef::from(&stream).set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
     stream.set_read_timeout(Some(LOGIN_LIMIT))?;
     let (mut wire, mut out) = (args.target.peer().wire(HEAD_BYTES, false), Vec::new());

@@ -3,16 +3,15 @@
 
 use super::account::{Account, Level, Name};
 use crate::load::Connection;
+use crate::wire::iris::{FRAME_BYTES_MAX, name_of};
 use iris_shards::frame::{
-    self, ClientFrame, Code, Decoded, Deliver, Hello, LEVEL_DELIVERED, LEVEL_STORED, Ranges, ServerFrame, Welcome,
+    self, ClientFrame, Code, Decoded, Deliver, LEVEL_DELIVERED, LEVEL_STORED, Ranges, ServerFrame, Welcome,
     decode_server,
 };
 use iris_shards::id::{MessageId, Sequence};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Larger frames are not expected from a server, bytes.
-const FRAME_BYTES_MAX: usize = 2 << 20;
 /// Answered messages that are remembered, for a `delivered` that follows.
 const SENT_MAX: usize = 8_192;
 
@@ -76,15 +75,6 @@ struct Talk {
     sent: VecDeque<Sent>,
     /// Sequences without an answer, in order.
     open: VecDeque<u64>,
-}
-
-/// HELLO.
-pub fn hello(user: &str, token: &str) -> Vec<u8> {
-    let (version_min, version_max) = (frame::VERSION, frame::VERSION);
-    let agent = concat!("iris-perf/", env!("CARGO_PKG_VERSION"));
-    let (user, token, mut bytes) = (user.as_bytes(), token.as_bytes(), Vec::new());
-    ClientFrame::Hello(Hello { version_min, version_max, capabilities: 0, user, token, agent }).encode(&mut bytes);
-    bytes
 }
 
 impl Line {
@@ -288,9 +278,4 @@ fn level_of(level: u8, copies: u8) -> Result<Level, String> {
         (LEVEL_DELIVERED, 0) => Ok(Level::Delivered),
         _ => Err(format!("CONFIRM of level {level} with {copies} copies")),
     }
-}
-
-/// The name of a code.
-pub fn name_of(code: u16) -> String {
-    Code::from_number(code).map_or_else(|| format!("code {code}"), |code| code.name().to_owned())
 }

@@ -3,9 +3,10 @@
 //! for a while, again and again.
 
 use super::account::{Account, Name};
-use super::line::{End, Heard, Line, hello};
+use super::line::{End, Heard, Line};
 use super::plan::Plan;
 use crate::load::Connection;
+use crate::wire::iris::hello;
 use iris_shards::frame::Code;
 use iris_shards::id::MessageId;
 use std::collections::VecDeque;
@@ -196,8 +197,9 @@ impl User {
     }
 
     fn dial(&mut self, desk: &mut Desk<'_>) -> bool {
-        let hello = hello(&self.name, &desk.plan.token);
-        match Connection::begin(desk.plan.servers[self.server], &hello) {
+        let mut bytes = Vec::new();
+        hello(&self.name, desk.plan.token.as_bytes(), &mut bytes);
+        match Connection::begin(desk.plan.servers[self.server], &bytes) {
             Ok(connection) => {
                 self.place = Place::Connected(Box::new(Line::new(connection, self.number, desk.now_ns)));
                 true

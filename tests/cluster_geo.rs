@@ -74,9 +74,9 @@ impl Geo {
 
 impl Drop for Geo {
     fn drop(&mut self) {
-        // As Ctrl-C does; the script stops its nodes.
+        // As Ctrl-C, which a shell ignores if it was started in the background; the script stops its nodes.
         if self.running.child.try_wait().is_ok_and(|status| status.is_none()) {
-            self.running.signal("INT");
+            self.running.signal("TERM");
             drop(self.running.child.wait());
         }
     }
@@ -112,7 +112,7 @@ fn a_user_in_tokyo_talks_to_one_in_frankfurt() {
     let sent = regions["tokyo > frankfurt"]["messages"].as_u64().unwrap_or(0);
     assert!(sent > 0, "traffic is counted by region pair: {regions:#}");
 
-    geo.running.signal("INT");
+    geo.running.signal("TERM");
     assert!(wait(&mut geo.running.child).success());
     for (region, _) in REGIONS {
         let log = std::fs::read_to_string(geo.directory.path().join("data").join(format!("{region}.log")));

@@ -210,6 +210,12 @@ impl Tenure {
         self.peer(node).is_some_and(|peer| peer.keeps_with(slot, &self.replicas))
     }
 
+    /// Whether another replica has everything, or none can be reached.
+    pub fn has_heir(&self) -> bool {
+        let mut up = self.peers.values().filter(|peer| peer.role == Role::Replica && peer.is_up()).peekable();
+        up.peek().is_none() || up.any(|peer| self.is_replica(peer) && peer.is_complete())
+    }
+
     /// Whether a copy there counts for `stored`.
     fn counts(&self, peer: &InStep, slot: Slot) -> bool {
         self.is_settled() && self.is_replica(peer) && peer.is_settled() && peer.is_synced(slot) && !peer.is_short(slot)

@@ -39,7 +39,7 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::ClientRemembersSendWindow, 1),
     (Mutant::NoTombstones, 59),
     (Mutant::SessionEndDoesNotBounce, 3),
-    (Mutant::OlderSessionOverwritesReturn, 3230),
+    (Mutant::OlderSessionOverwritesReturn, 3354),
     (Mutant::SettlesWithoutTheFormer, MOVING + 45),
     (Mutant::JoinerServesBeforeSync, MOVING + 45),
     (Mutant::LeaverDropsBeforeFlushed, MOVING + 3),
@@ -47,7 +47,7 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::GrantsAlthoughViewsDisagree, MOVING + 897),
     (Mutant::CopiesCountedByOldPlace, MOVING + 131),
     (Mutant::CountsWhileUnsettled, MOVING + 246),
-    (Mutant::AnswersWhatItDoesNotKeep, MOVING + 201),
+    (Mutant::AnswersWhatItDoesNotKeep, MOVING + 616),
     (Mutant::HeldMessagesOvertaken, MOVING + 24),
     (Mutant::OldRoundsCount, MOVING + 127),
 ];

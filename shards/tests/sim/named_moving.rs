@@ -161,3 +161,16 @@ fn a_rolling_restart_loses_nothing_that_was_confirmed() {
     assert_eq!((script.taken(), refused), (5, 0));
     script.finish();
 }
+
+#[test]
+fn a_node_that_leaves_for_good_waits_for_the_one_that_joins() {
+    let mut script = Script::new(moving(2, 2, 1, &[&[0], &[0, 1], &[1]]));
+    script.wait(10).login(A, 2).send(A, B, 3).wait(10).now(&[Op::SlowDisk(1, 50_000)]);
+    script.then(&learn(&[0, 1, 2, 3], 1)).then(&[Op::Leave(0)]);
+    assert!(!script.world.processes[0].executors[0].core.has_left(), "nobody else has what it stored");
+    script.wait(300);
+    assert!(script.world.processes[0].executors[0].core.has_left());
+    script.then(&[Op::Crash(0)]).login(B, 3).wait(100);
+    assert_eq!(script.taken(), 3);
+    script.finish();
+}

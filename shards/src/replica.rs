@@ -130,6 +130,8 @@ impl InStep {
         (before.replicas, before.standing) = (replicas, standing);
         if round > 0 {
             (before.round, before.offered, before.compared) = (round, false, false);
+            // It compares everything now: what had no room is among what it wants.
+            self.short.retain(|slot| slot.home(executors) != executor);
         } else if changed {
             (before.offered, before.compared) = (false, false);
         }

@@ -174,9 +174,10 @@ impl Shard {
         let links = std::mem::take(&mut self.links);
         let tenure = self.open_tenure(shard);
         let newly = tenure.arrange(placement.cores(), |node| links.contains(&node));
-        let mut asked = Vec::new();
+        let (mut asked, serves) = (Vec::new(), tenure.serves());
         for (node, peer) in tenure.peers_mut().filter(|(_, peer)| peer.is_up()) {
-            if newly.contains(&node) || (is_changed && peer.role != Role::Other) {
+            let matters = peer.role != Role::Other || (serves && peer.is_handing());
+            if newly.contains(&node) || (is_changed && matters) {
                 peer.begin();
                 asked.push(node);
             }

@@ -299,6 +299,10 @@ impl Shard {
 
     /// Another replica lacks something of this slot: it gets everything, once it has said what else it lacks.
     fn on_want(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, node: NodeId, slot: Slot) {
+        if self.tenure(slot).is_none() {
+            // Nothing was offered but that there is nothing.
+            return to_core(turn, node, slot, FromReplica::Done { slot });
+        }
         let Some(peer) = self.peer_of(node, slot).filter(|peer| peer.is_offered(slot)) else { return };
         peer.set_short(slot, false);
         let is_last = peer.has_compared(slot);

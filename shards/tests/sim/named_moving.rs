@@ -174,3 +174,22 @@ fn a_node_that_leaves_for_good_waits_for_the_one_that_joins() {
     assert_eq!(script.taken(), 3);
     script.finish();
 }
+
+#[test]
+fn a_new_keeper_whose_disk_was_full_asks_again_also_those_that_have_nothing() {
+    let mut script = Script::new(moving(3, 2, 1, &[&[0], &[1]]));
+    script.wait(10).login(A, 3).send(A, B, 2).wait(10).now(&[Op::DiskFull(1)]);
+    script.then(&learn(&[0, 1, 2, 3, 4], 1)).wait(50).then(&[Op::DiskRoom(1)]).login(B, 4).wait(100);
+    assert_eq!(script.taken(), 2);
+    script.finish();
+}
+
+#[test]
+fn a_keeper_takes_over_from_one_that_left_before_it_knew() {
+    let mut script = Script::new(moving(3, 2, 1, &[&[1, 2], &[0, 1], &[1, 2]]));
+    script.wait(10).login(A, 3).then(&learn(&[0, 1, 3, 4], 1)).send(A, B, 2).wait(20);
+    assert_eq!(script.told(1), Told::Stored);
+    script.then(&learn(&[0, 3, 4], 2)).then(&learn(&[1, 2], 2)).wait(500);
+    assert_eq!(script.world.processes[0].kept(), [], "what one that left still has");
+    script.login(B, 4).finish();
+}

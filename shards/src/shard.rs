@@ -116,6 +116,8 @@ pub struct Shard {
     rounds: u32,
     /// Marks that are appended and not answered, in order.
     marks: VecDeque<Mark>,
+    /// Appends that were under way when one failed: as long as there are any, a mark would fail with them.
+    doubtful: usize,
     is_recovered: bool,
     is_leaving: bool,
     senders: Senders,
@@ -150,6 +152,7 @@ impl Shard {
             digests: BTreeMap::new(),
             rounds: 0,
             marks: VecDeque::new(),
+            doubtful: 0,
             is_recovered: false,
             is_leaving: false,
             addresses: Addresses::default(),

@@ -95,6 +95,7 @@ impl Shard {
     /// Appends are on disk.
     pub fn on_flushed(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, places: &[Place]) {
         let mut run = Run::default();
+        self.on_answered(places.len());
         for &place in places {
             let pending = self.pending.pop_front().expect("the engine answers only what was appended");
             match pending {
@@ -199,6 +200,7 @@ impl Shard {
         turn.out.push(Action::Storage(StorageRequest::Heard { count }));
         // The youngest first: each goes in front of what waits, so that no younger entry is logged before an older one.
         let failed: Vec<Pending> = self.pending.drain(..count).rev().collect();
+        self.doubtful = self.pending.len();
         for pending in failed {
             match pending {
                 Pending::Entry { mailbox, key, bytes, relocates } => {

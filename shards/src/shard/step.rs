@@ -274,7 +274,7 @@ impl Shard {
 
     /// Appends the mark that is due, and tells everybody who matters how this executor stands now.
     fn look_at(&mut self, turn: &mut Turn<'_>, shard: u32) {
-        let (copies_min, full) = (self.config.limits.copies_min, self.is_full);
+        let (copies_min, full) = (self.config.limits.copies_min, self.is_full || self.doubtful > 0);
         let Some(tenure) = self.tenure_mut(shard) else { return };
         if !full && let Some(replicas) = tenure.next_mark(copies_min) {
             self.append_mark(turn, shard, replicas);
@@ -301,6 +301,16 @@ impl Shard {
         trim(turn, dead);
         if !self.is_lone {
             self.arrange(shard, false);
+        }
+    }
+
+    /// So many appends were answered.
+    pub(super) fn on_answered(&mut self, count: usize) {
+        if self.doubtful > 0 {
+            self.doubtful = self.doubtful.saturating_sub(count);
+            if self.doubtful == 0 {
+                self.look_at_all();
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Discovery: who is in the cluster, and so who keeps what.
 //!
-//! One key of the configuration says how ([`static_list`], [`gossip`], [`dns`]); all of them end in a [`View`], told to the
+//! One key of the configuration says how (`static_list`, `gossip`, `dns`); all of them end in a [`View`], told to the
 //! node whenever it changes. Runs on a thread of its own beside the executors, and decides nothing about links: a node
 //! that is known may be out of reach.
 
@@ -150,7 +150,7 @@ fn locked(status: &Mutex<DiscoveryStatus>) -> MutexGuard<'_, DiscoveryStatus> {
 
 /// The address by which others reach a socket of this node that is bound to `bound`.
 ///
-/// 0.0.0.0 and [::] are no addresses to dial: the one that the kernel would use to reach another node stands for them.
+/// `0.0.0.0` and `[::]` are no addresses to dial: the one that the kernel would use to reach another node stands for them.
 #[must_use]
 pub fn reachable(bound: SocketAddr, others: &[SocketAddr]) -> SocketAddr {
     if !bound.ip().is_unspecified() {

@@ -429,12 +429,15 @@ fn a_mistake_and_fin_at_once_are_answered() {
 fn a_half_closed_connection_is_over() {
     let node = node(3);
     for round in 0..30 {
-        let mut alice = Wire::connect(&node.address);
-        let mut bytes = hello(format!("user-{round}").as_bytes());
-        bytes.extend(send(1, new_id(), "bob", b"x"));
-        alice.write(&bytes);
+        let mut alice = Wire::login(&node.address, &format!("user-{round}"));
+        alice.write(&send(1, new_id(), "bob", b"x"));
         alice.finish();
         while alice.next() != Heard::End {}
+        // One that gives up before it is heard is not logged in, and ends as well.
+        let mut hasty = Wire::connect(&node.address);
+        hasty.write(&hello(b"hasty"));
+        hasty.finish();
+        while hasty.next() != Heard::End {}
     }
     node.until("without sessions", |status| status["totals"]["connections"] == 0);
     let mut bob = Client::online(&node.address, "bob");

@@ -131,10 +131,10 @@ impl Viewer {
         let placement = match last {
             Some(last) if last.nodes == nodes => last.placement.clone(),
             _ => {
-                // Who keeps nothing now may have kept something before, and is waited for (delivery rule 18).
-                let all: Vec<NodeId> = cores.iter().map(|core| core.node).collect();
+                // One that keeps nothing any more may still have what it kept: it is waited for (delivery rule 18).
+                let named: Vec<NodeId> = cores.iter().map(|core| core.node).collect();
                 let placement = Placement::new(self.ring.clone(), self.copies, self.replicas(&cores));
-                Arc::new(placement.with_cores(&all))
+                Arc::new(placement.with_cores(&named))
             }
         };
         let uncovered = uncovered(&placement, &nodes);

@@ -167,11 +167,6 @@ impl InStep {
         self.heard.iter().flatten().any(|heard| heard.standing == Standing::Handing)
     }
 
-    /// Whether some of it keeps the shard.
-    pub fn keeps_some(&self) -> bool {
-        self.heard.iter().flatten().any(|heard| keeps(heard.standing))
-    }
-
     /// The executors that wait for an offer, with their rounds: those that keep the shard, with `replicas` if given.
     pub fn offers_due<'a>(&'a self, replicas: Option<&'a [NodeId]>) -> impl Iterator<Item = (ExecutorId, u32)> + 'a {
         let heard = self.heard.iter().enumerate().filter_map(|(at, heard)| heard.as_ref().map(|heard| (at, heard)));
@@ -213,6 +208,17 @@ impl InStep {
     pub fn is_fit(&self, slot: Slot, replicas: &[NodeId]) -> bool {
         let hands_over = |heard: &Heard| heard.standing <= Standing::Handing;
         self.keeps_with(slot, replicas) || (self.up && self.home(slot).is_some_and(hands_over))
+    }
+
+    /// Whether the executor that has this slot there is to hear what becomes of its entries: from one that keeps it with
+    /// these replicas, or (`None`) hands it over.
+    pub fn hears(&self, slot: Slot, replicas: Option<&[NodeId]>) -> bool {
+        let hears = |heard: &Heard| match replicas {
+            Some(_) if heard.standing == Standing::Handing => true,
+            Some(replicas) => keeps(heard.standing) && heard.replicas == replicas,
+            None => keeps(heard.standing),
+        };
+        self.up && self.home(slot).is_some_and(hears)
     }
 
     /// Whether the executor that has this slot there keeps it with these replicas.

@@ -95,11 +95,8 @@ impl Shard {
         key: EntryKey,
     ) {
         let Some(tenure) = self.tenure(mailbox.slot) else { return };
-        let hears = |peer: &InStep| match tenure.serves() {
-            true => tenure.is_replica(peer) || (peer.is_up() && peer.is_handing()),
-            false => peer.is_up() && peer.keeps_some(),
-        };
-        for (node, _) in tenure.peers().filter(|(_, peer)| hears(peer)) {
+        let replicas = tenure.serves().then_some(tenure.replicas());
+        for (node, _) in tenure.peers().filter(|(_, peer)| peer.hears(mailbox.slot, replicas)) {
             let name = Key { id: key.0, sender: self.senders.name(key.1).clone() };
             to_core(turn, node, mailbox.slot, what(mailbox.user.clone(), name));
         }

@@ -193,3 +193,17 @@ fn a_keeper_takes_over_from_one_that_left_before_it_knew() {
     assert_eq!(script.world.processes[0].kept(), [], "what one that left still has");
     script.login(B, 4).finish();
 }
+
+#[test]
+fn what_is_taken_is_told_to_a_core_of_which_one_executor_has_not_spoken() {
+    let mut plan = cluster(2, 2);
+    plan.nodes[1].executors = 3;
+    let mut script = Script::new(plan);
+    script.wait(10);
+    // B's home at core 1 is heard, and one of the others is not.
+    let home = iris_shards::slot::slot_of(script.world.clients[B].user.as_bytes()).home(3).0 as usize;
+    let silent = Op::Stall { node: 1, executor: (home + 1) % 3, from: 0 };
+    script.then(&[silent, Op::Blink(0, 1), Op::Sever(2, 0)]).login(A, 2).login(B, 3).send(A, B, 1).wait(300);
+    assert_eq!((script.taken(), script.told(0)), (1, Told::Delivered));
+    script.finish();
+}

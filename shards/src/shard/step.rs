@@ -248,9 +248,11 @@ impl Shard {
         let peer = tenure.open_peer(from);
         let news = peer.hear((claims.executor, claims.executors), claim, claims.round);
         let has_gift = serves && peer.role == Role::Other && claim.standing == Standing::Handing;
-        let asks_again = news == News::Changed && peer.role != Role::Other;
-        if asks_again || (has_gift && news != News::Nothing) {
+        if news == News::Changed {
             peer.begin();
+        }
+        let asks_again = news == News::Changed && peer.role != Role::Other;
+        if asks_again || (has_gift && peer.round() == 0) {
             self.due.tell(from, shard, true);
         }
         if news == News::Changed {
@@ -451,6 +453,7 @@ impl Shard {
             }
         }
         taken.iter().for_each(|&shard| self.due.shard(shard));
+        self.want_again(turn);
         let (executor, shards) = (self.config.executor, taken.into_iter().collect());
         to_core(turn, node, Slot(u32::from(from.0)), FromReplica::Compared { executor, round, shards });
     }

@@ -151,10 +151,12 @@ impl World {
         self.judge(acknowledged::trimmed(&self.ledger, &self.plan, message, (elsewhere, self.now_us)));
     }
 
-    /// Whether as many other nodes as are needed have it on their disks.
+    /// Whether as many other nodes as are needed have had it on their disks, and one still has.
     fn is_handed_over(&self, node: usize, id: MessageId) -> bool {
         let others = self.processes.iter().filter(|process| process.ix != node && process.kept().contains(&id));
-        self.plan.views.len() > 1 && others.count() >= usize::from(self.plan.core.copies_min)
+        let flushed = self.ledger.find(id).map_or(0, |message| self.ledger.notes[message].flushed & !(1 << node));
+        let had = flushed.count_ones() as usize;
+        self.plan.views.len() > 1 && others.count() > 0 && had >= usize::from(self.plan.core.copies_min)
     }
 
     /// A message leaves an executor.

@@ -90,6 +90,8 @@ const BROKEN_ONCE: &[(&str, &[u64])] = &[
     ("no room was forgotten by who had none, and not by the others", &[MOVING + 1_138_205]),
     ("two marks failed with each other for ever", &[MOVING + 1_127_279, MOVING + 1_195_187]),
     ("what was taken was not told to a core of which one executor had not spoken", &[2_020_778]),
+    ("what had no room was not asked for again of who offered last", &[MOVING + 3_049_505]),
+    ("what was handed over was not asked for where its giver was heard leaving first", &[MOVING + 3_132_173]),
     ("not told apart", &[109_453, 130_168, 138_691, 151_792, 354_955, 357_341, 384_031]),
 ];
 

@@ -241,6 +241,11 @@ impl InStep {
         self.up && self.home(slot).is_some_and(|heard| heard.compared)
     }
 
+    /// Whether all of the other side has asked for what it lacked, and has room for it.
+    pub fn lacks_nothing(&self) -> bool {
+        self.short.is_empty() && self.says(|heard| heard.compared)
+    }
+
     /// The content of this slot was asked for.
     pub fn want(&mut self, slot: Slot) {
         self.behind.remove(&slot);

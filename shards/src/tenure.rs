@@ -210,10 +210,12 @@ impl Tenure {
         self.peer(node).is_some_and(|peer| peer.keeps_with(slot, &self.replicas))
     }
 
-    /// Whether another replica has everything, or none can be reached.
-    pub fn has_heir(&self) -> bool {
-        let mut up = self.peers.values().filter(|peer| peer.role == Role::Replica && peer.is_up()).peekable();
-        up.peek().is_none() || up.any(|peer| self.is_replica(peer) && peer.is_complete())
+    /// Whether another replica has everything, or none can be reached; `is_sent` says whether a node was sent all that it
+    /// has asked for.
+    pub fn has_heir(&self, is_sent: impl Fn(NodeId) -> bool) -> bool {
+        let mut up = self.peers().filter(|(_, peer)| peer.role == Role::Replica && peer.is_up()).peekable();
+        let has = |peer: &InStep| self.is_replica(peer) && peer.is_complete() && peer.lacks_nothing();
+        up.peek().is_none() || up.any(|(node, peer)| has(peer) && is_sent(node))
     }
 
     /// Whether a copy there counts for `stored`.

@@ -56,6 +56,11 @@ impl Syncs {
         self.asked.remove(&(node, slot));
     }
 
+    /// Whether nothing waits to be sent to this node.
+    pub(super) fn is_sent(&self, node: NodeId) -> bool {
+        self.queues.range((node, Slot(0))..=(node, Slot(u32::MAX))).next().is_none()
+    }
+
     /// The queues of a slot.
     fn of_slot(&mut self, slot: Slot) -> impl Iterator<Item = &mut VecDeque<Queued>> {
         self.queues.iter_mut().filter(move |((_, its), _)| *its == slot).map(|(_, queue)| &mut queue.entries)

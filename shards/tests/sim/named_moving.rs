@@ -176,6 +176,20 @@ fn a_node_that_leaves_for_good_waits_for_the_one_that_joins() {
 }
 
 #[test]
+fn a_node_that_leaves_waits_until_one_that_was_away_has_everything() {
+    let mut script = Script::new(cluster(2, 2));
+    script.wait(10).then(&[Op::Sever(0, 1)]).login(A, 2).send(A, B, 3).wait(10);
+    assert_eq!(script.told(2), Told::Stored);
+    script.then(&[Op::Mend(0, 1), Op::Leave(0)]);
+    assert!(!script.world.processes[0].executors[0].core.has_left(), "the other one has nothing of it");
+    script.wait(50);
+    assert!(script.world.processes[0].executors[0].core.has_left());
+    script.then(&[Op::Crash(0)]).login(B, 3).wait(100);
+    assert_eq!(script.taken(), 3);
+    script.finish();
+}
+
+#[test]
 fn a_new_keeper_whose_disk_was_full_asks_again_also_those_that_have_nothing() {
     let mut script = Script::new(moving(3, 2, 1, &[&[0], &[1]]));
     script.wait(10).login(A, 3).send(A, B, 2).wait(10).now(&[Op::DiskFull(1)]);

@@ -245,7 +245,7 @@ impl Shard {
         if self.is_full {
             return;
         }
-        self.want_again(turn);
+        (0..self.tenures.len() as u32).for_each(|shard| self.want_again(turn, shard));
         self.look_at_all();
     }
 

@@ -452,8 +452,10 @@ impl Shard {
                 to_core(turn, node, slot, FromReplica::Want { slot });
             }
         }
-        taken.iter().for_each(|&shard| self.due.shard(shard));
-        self.want_again(turn);
+        for &shard in &taken {
+            self.due.shard(shard);
+            self.want_again(turn, shard);
+        }
         let (executor, shards) = (self.config.executor, taken.into_iter().collect());
         to_core(turn, node, Slot(u32::from(from.0)), FromReplica::Compared { executor, round, shards });
     }

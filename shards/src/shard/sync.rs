@@ -138,10 +138,11 @@ impl Shard {
                 }
             }
             FromReplica::Done { slot } => {
+                let shard = self.shard_of(slot);
                 if self.peer_of(node, slot).is_some_and(|peer| peer.on_done(slot)) {
-                    self.due.shard(self.shard_of(slot));
+                    self.due.shard(shard);
                 }
-                self.want_again(turn);
+                self.want_again(turn, shard);
             }
         }
     }
@@ -164,16 +165,13 @@ impl Shard {
     }
 
     /// There may be room now for what had none.
-    pub(super) fn want_again(&mut self, turn: &mut Turn<'_>) {
-        if self.is_full {
-            return;
-        }
-        for tenure in self.tenures.iter_mut().flatten() {
-            for (node, peer) in tenure.peers_mut() {
-                for slot in peer.to_want_again() {
-                    peer.want(slot);
-                    to_core(turn, node, slot, FromReplica::Want { slot });
-                }
+    pub(super) fn want_again(&mut self, turn: &mut Turn<'_>, shard: u32) {
+        let tenure = self.tenures.get_mut(shard as usize).and_then(Option::as_deref_mut);
+        let Some(tenure) = tenure.filter(|_| !self.is_full) else { return };
+        for (node, peer) in tenure.peers_mut() {
+            for slot in peer.to_want_again() {
+                peer.want(slot);
+                to_core(turn, node, slot, FromReplica::Want { slot });
             }
         }
     }

@@ -146,17 +146,21 @@ impl World {
         let Some(Record::Entry(entry)) = trimmed else { return };
         let Some(message) = self.ledger.find(entry.key.id) else { return };
         let is_taken = self.ledger.notes[message].taken > 0;
-        let elsewhere =
-            !is_taken && (this.engine.ids().contains(&entry.key.id) || self.is_handed_over(node, entry.key.id));
+        let elsewhere = !is_taken
+            && (this.engine.ids().contains(&entry.key.id) || self.is_handed_over((node, executor), entry.key.id));
         self.judge(acknowledged::trimmed(&self.ledger, &self.plan, message, (elsewhere, self.now_us)));
     }
 
-    /// Whether as many other nodes as are needed have had it on their disks, and one still has.
-    fn is_handed_over(&self, node: usize, id: MessageId) -> bool {
-        let others = self.processes.iter().filter(|process| process.ix != node && process.kept().contains(&id));
-        let flushed = self.ledger.find(id).map_or(0, |message| self.ledger.notes[message].flushed & !(1 << node));
-        let had = flushed.count_ones() as usize;
-        self.plan.views.len() > 1 && others.count() > 0 && had >= usize::from(self.plan.core.copies_min)
+    /// Whether as many other nodes as are needed have it on their disks. One that had it counts as long as word from there
+    /// is on its way to this executor: that its disk was wiped, or that it has given it to others, cannot be known yet.
+    fn is_handed_over(&self, (node, executor): At, id: MessageId) -> bool {
+        let arrivals = &self.processes[node].executors[executor].arrivals;
+        let flushed = self.ledger.find(id).map_or(0, |message| self.ledger.notes[message].flushed);
+        let had = |other: usize| flushed & (1 << other) != 0 && !arrivals[other].is_empty();
+        let others = self.processes.iter().filter(|process| process.ix != node);
+        let have: Vec<bool> = others.clone().map(|process| process.kept().contains(&id)).collect();
+        let count = others.zip(&have).filter(|(process, has)| **has || had(process.ix)).count();
+        self.plan.views.len() > 1 && have.contains(&true) && count >= usize::from(self.plan.core.copies_min)
     }
 
     /// A message leaves an executor.

@@ -162,9 +162,10 @@ impl InStep {
         self.says(|heard| heard.standing <= Standing::Handing)
     }
 
-    /// Whether some of it has something to hand over.
-    pub fn is_handing(&self) -> bool {
-        self.heard.iter().flatten().any(|heard| heard.standing == Standing::Handing)
+    /// Whether it is to be asked, by one that keeps the shard or not: also where some of it has something to hand over.
+    pub fn matters(&self, serves: bool) -> bool {
+        let is_handing = |heard: &Heard| heard.standing == Standing::Handing;
+        self.role != Role::Other || (serves && self.heard.iter().flatten().any(is_handing))
     }
 
     /// The executors that wait for an offer, with their rounds: those that keep the shard, with `replicas` if given.

@@ -176,8 +176,7 @@ impl Shard {
         let newly = tenure.arrange(placement.cores(), |node| links.contains(&node));
         let (mut asked, serves) = (Vec::new(), tenure.serves());
         for (node, peer) in tenure.peers_mut().filter(|(_, peer)| peer.is_up()) {
-            let matters = peer.role != Role::Other || (serves && peer.is_handing());
-            if newly.contains(&node) || (is_changed && matters) {
+            if newly.contains(&node) || (is_changed && peer.matters(serves)) {
                 peer.begin();
                 asked.push(node);
             }
@@ -247,12 +246,10 @@ impl Shard {
         let serves = tenure.serves();
         let peer = tenure.open_peer(from);
         let news = peer.hear((claims.executor, claims.executors), claim, claims.round);
-        let has_gift = serves && peer.role == Role::Other && claim.standing == Standing::Handing;
         if news == News::Changed {
             peer.begin();
         }
-        let asks_again = news == News::Changed && peer.role != Role::Other;
-        if asks_again || (has_gift && peer.round() == 0) {
+        if peer.matters(serves) && peer.round() == 0 {
             self.due.tell(from, shard, true);
         }
         if news == News::Changed {

@@ -205,6 +205,11 @@ impl Tenure {
         self.serves() && self.peer(node).is_some_and(|peer| peer.is_fit(slot, &self.replicas))
     }
 
+    /// Whether a copy from there is kept: there is no gap before it.
+    pub fn takes_copy(&self, node: NodeId, slot: Slot) -> bool {
+        self.takes_from(node, slot) && self.peer(node).is_some_and(|peer| peer.is_in_order(slot))
+    }
+
     /// Whether another node keeps the slot that this one hands over.
     pub fn is_heir(&self, node: NodeId, slot: Slot) -> bool {
         self.peer(node).is_some_and(|peer| peer.keeps_with(slot, &self.replicas))

@@ -444,8 +444,8 @@ impl Shard {
             if !taken.contains(&shard) || mine.get(&slot) == Some(&digest) {
                 continue;
             }
-            if let Some(peer) = self.tenure_mut(shard).and_then(|tenure| tenure.peer_mut(node)) {
-                peer.want(slot);
+            let peer = self.tenure_mut(shard).and_then(|tenure| tenure.peer_mut(node));
+            if peer.is_some_and(|peer| peer.want(slot)) {
                 to_core(turn, node, slot, FromReplica::Want { slot });
             }
         }

@@ -221,3 +221,17 @@ fn what_is_taken_is_told_to_a_core_of_which_one_executor_has_not_spoken() {
     assert_eq!((script.taken(), script.told(0)), (1, Told::Delivered));
     script.finish();
 }
+
+#[test]
+fn a_replica_that_had_no_room_keeps_nothing_behind_the_gap() {
+    let mut plan = cluster(2, 2);
+    plan.core.copies_min = 2;
+    let mut script = Script::new(plan);
+    script.wait(10).login(A, 2).now(&[Op::DiskFull(1), Op::Stall { node: 0, executor: 0, from: 1 }]);
+    // The second one leaves core 0 before that hears what became of the first.
+    script.send(A, B, 1).wait(5).then(&[Op::DiskRoom(1)]).send(A, B, 1).wait(20);
+    assert_eq!(script.world.processes[1].kept(), [], "the younger is there without the older");
+    script.then(&[Op::Unstall { node: 0, executor: 0, from: 1 }]).wait(20);
+    assert_eq!((script.world.processes[1].kept().len(), script.told(1)), (2, Told::Stored));
+    script.login(B, 3).finish();
+}

@@ -90,7 +90,7 @@ enum Pending {
     },
     /// Which is in `marks`.
     Complete,
-    /// An entry that was refused because an older one had failed: this one fails too.
+    /// An entry of which it is known that it fails, because an older append has failed.
     Dropped {
         mailbox: MailboxId,
         key: EntryKey,
@@ -116,7 +116,7 @@ pub struct Shard {
     rounds: u32,
     /// Marks that are appended and not answered, in order.
     marks: VecDeque<Mark>,
-    /// Appends that were under way when one failed: as long as there are any, a mark would fail with them.
+    /// Appends that were under way when one failed, and fail too: as long as there are any, so would others.
     doubtful: usize,
     is_recovered: bool,
     is_leaving: bool,
@@ -289,7 +289,7 @@ impl Shard {
         let code = if messages >= limits.inbox_messages_max as usize || held + bytes > limits.inbox_bytes_max {
             self.counts.inbox_full += 1;
             Code::InboxFull
-        } else if self.is_full && (mailbox.presence.drains().is_none() || !self.can_send(mailbox.slot)) {
+        } else if !self.has_room() && (mailbox.presence.drains().is_none() || !self.can_send(mailbox.slot)) {
             self.counts.disk_full += 1;
             Code::DiskFull
         } else if self.unlogged_bytes + self.unflushed_bytes + bytes > limits.unflushed_bytes_max {

@@ -33,6 +33,9 @@ impl Shard {
     }
 
     fn log_until(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), until_ms: u64) {
+        if self.doubtful > 0 {
+            return self.arm(turn.now, id, mailbox);
+        }
         while let Some(held) = mailbox.held.as_mut()
             && let Some(&(due_ms, key)) = held.unlogged.front()
             && due_ms <= until_ms
@@ -95,7 +98,6 @@ impl Shard {
     /// Appends are on disk.
     pub fn on_flushed(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, places: &[Place]) {
         let mut run = Run::default();
-        self.on_answered(places.len());
         for &place in places {
             let pending = self.pending.pop_front().expect("the engine answers only what was appended");
             match pending {
@@ -118,6 +120,10 @@ impl Shard {
             }
         }
         flush_stored(turn, run);
+        if self.doubtful > 0 {
+            self.doubtful = self.doubtful.saturating_sub(places.len());
+            self.go_on_with_room(turn);
+        }
     }
 
     fn on_tombstone_flushed(
@@ -200,7 +206,7 @@ impl Shard {
         turn.out.push(Action::Storage(StorageRequest::Heard { count }));
         // The youngest first: each goes in front of what waits, so that no younger entry is logged before an older one.
         let failed: Vec<Pending> = self.pending.drain(..count).rev().collect();
-        self.doubtful = self.pending.len();
+        self.fail_pending(turn, mailboxes);
         for pending in failed {
             match pending {
                 Pending::Entry { mailbox, key, bytes, relocates } => {
@@ -240,9 +246,27 @@ impl Shard {
         self.go_on_with_room(turn);
     }
 
+    /// An append has failed: so will the entries that are under way behind it.
+    fn fail_pending(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
+        self.doubtful = self.pending.len();
+        for at in (0..self.pending.len()).rev() {
+            if let Pending::Entry { mailbox, key, bytes, relocates: None } = self.pending[at] {
+                self.pending[at] = Pending::Dropped { mailbox, key, bytes };
+                let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
+                self.on_entry_failed(turn, (mailbox, at), key);
+            }
+        }
+    }
+
+    /// Whether what is appended now does not fail for what is known. Else it would, and what comes behind it until that is
+    /// heard, and so on for as long as anything comes.
+    pub(super) fn has_room(&self) -> bool {
+        !self.is_full && self.doubtful == 0
+    }
+
     /// There may be room now for what failed.
     fn go_on_with_room(&mut self, turn: &mut Turn<'_>) {
-        if self.is_full {
+        if !self.has_room() {
             return;
         }
         (0..self.tenures.len() as u32).for_each(|shard| self.want_again(turn, shard));
@@ -268,11 +292,11 @@ impl Shard {
         self.drop_younger(turn, (id, mailbox), key);
     }
 
-    /// An entry for which there is no room: refused, or if it is a copy, left to the replica that has it.
+    /// An entry for which there is no room: refused to who sent it here, and left to the replica that sent a copy.
     fn drop_failed(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), key: EntryKey) {
         let slot = mailbox.slot;
         let Some(entry) = mailbox.held.as_ref().and_then(|held| held.inbox.entry(key)) else { return };
-        if self.origin(entry).is_none() {
+        if self.origin(entry).is_none() || entry.is_copied() {
             self.fall_behind(turn, slot);
         }
         self.counts.disk_full += 1;
@@ -284,16 +308,7 @@ impl Shard {
     fn drop_younger(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), dropped: EntryKey) {
         let held = mailbox.held.iter();
         let keys = held.flat_map(|held| &held.unlogged).map(|&(_, key)| key);
-        let mut younger: Vec<EntryKey> = keys.filter(|key| key.1 == dropped.1).collect();
-        for pending in &mut self.pending {
-            match *pending {
-                Pending::Entry { mailbox, key, bytes, relocates: None } if mailbox == id && key.1 == dropped.1 => {
-                    *pending = Pending::Dropped { mailbox, key, bytes };
-                    younger.push(key);
-                }
-                _ => {}
-            }
-        }
+        let younger: Vec<EntryKey> = keys.filter(|key| key.1 == dropped.1).collect();
         for key in younger {
             self.drop_failed(turn, (id, mailbox), key);
         }
@@ -542,7 +557,7 @@ impl Shard {
             return;
         }
         if let Some(&(due_ms, _)) = held.unlogged.front() {
-            let due_ms = if self.is_full { now.mono_ms + u64::from(self.config.limits.retry_ms) } else { due_ms };
+            let due_ms = if !self.has_room() { now.mono_ms + u64::from(self.config.limits.retry_ms) } else { due_ms };
             held.timer_armed = true;
             self.timers.arm(due_ms, id);
         }

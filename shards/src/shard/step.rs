@@ -265,19 +265,36 @@ impl Shard {
         }
         let shards = std::mem::take(&mut self.due.shards);
         self.forget_copies(mailboxes);
-        shards.iter().for_each(|&shard| self.look_at(turn, shard));
+        self.append_marks(turn, mailboxes, &shards);
+        shards.iter().for_each(|&shard| self.look_at(shard));
         self.tell_claims(turn);
         self.offer(turn, mailboxes, &shards);
         self.become_served(turn, mailboxes, &shards);
     }
 
-    /// Appends the mark that is due, and tells everybody who matters how this executor stands now.
-    fn look_at(&mut self, turn: &mut Turn<'_>, shard: u32) {
-        let (copies_min, full) = (self.config.limits.copies_min, self.is_full || self.doubtful > 0);
-        let Some(tenure) = self.tenure_mut(shard) else { return };
-        if !full && let Some(replicas) = tenure.next_mark(copies_min) {
-            self.append_mark(turn, shard, replicas);
+    /// Appends the marks that are due, behind everything of their shards that waits in memory: it may have been offered by
+    /// others, and had no room until now.
+    fn append_marks(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, shards: &BTreeSet<u32>) {
+        if !self.has_room() {
+            return;
         }
+        let copies_min = self.config.limits.copies_min;
+        let mut marks = BTreeMap::new();
+        for &shard in shards {
+            let replicas = self.tenure_mut(shard).and_then(|tenure| tenure.next_mark(copies_min));
+            marks.extend(replicas.map(|replicas| (shard, replicas)));
+        }
+        for id in mailboxes.numbers().filter(|_| !marks.is_empty()) {
+            let mailbox = mailboxes.mailbox(id).filter(|mailbox| marks.contains_key(&self.shard_of(mailbox.slot)));
+            if let Some(mailbox) = mailbox {
+                self.log_all(turn, (id, mailbox));
+            }
+        }
+        marks.into_iter().for_each(|(shard, replicas)| self.append_mark(turn, shard, replicas));
+    }
+
+    /// Tells everybody who matters how this executor stands now.
+    fn look_at(&mut self, shard: u32) {
         let Some(tenure) = self.tenure_mut(shard) else { return };
         if tenure.has_news() {
             let nodes: Vec<NodeId> = tenure.peers().filter(|(_, peer)| peer.is_up()).map(|(node, _)| node).collect();
@@ -300,16 +317,6 @@ impl Shard {
         trim(turn, dead);
         if !self.is_lone {
             self.arrange(shard, false);
-        }
-    }
-
-    /// So many appends were answered.
-    pub(super) fn on_answered(&mut self, count: usize) {
-        if self.doubtful > 0 {
-            self.doubtful = self.doubtful.saturating_sub(count);
-            if self.doubtful == 0 {
-                self.look_at_all();
-            }
         }
     }
 

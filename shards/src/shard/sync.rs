@@ -175,8 +175,9 @@ impl Shard {
 
     /// There may be room now for what had none.
     pub(super) fn want_again(&mut self, turn: &mut Turn<'_>, shard: u32) {
+        let has_room = self.has_room();
         let tenure = self.tenures.get_mut(shard as usize).and_then(Option::as_deref_mut);
-        let Some(tenure) = tenure.filter(|_| !self.is_full) else { return };
+        let Some(tenure) = tenure.filter(|_| has_room) else { return };
         for (node, peer) in tenure.peers_mut() {
             for slot in peer.to_want_again() {
                 if peer.want(slot) {
@@ -214,12 +215,18 @@ impl Shard {
             return self.senders.release(sender);
         }
         let Some(entry) = mailbox.held.as_mut().and_then(|held| held.inbox.entry_mut(key)) else {
+            if self.doubtful > 0 {
+                self.senders.release(sender);
+                return self.fall_behind(turn, slot);
+            }
             let mut entry = Entry::new(key.0, sender, message.body.len() as u32, Content::Unlogged(0));
             entry.copies = bit;
+            entry.set_copied();
             self.insert(turn, (id, mailbox), message, entry);
             return self.log_all(turn, (id, mailbox));
         };
         entry.copies |= bit;
+        entry.set_copied();
         let mut run = Run::default();
         self.tell_stored(turn, &mut run, (id, slot), entry);
         flush_stored(turn, run);

@@ -235,3 +235,12 @@ fn a_replica_that_had_no_room_keeps_nothing_behind_the_gap() {
     assert_eq!((script.world.processes[1].kept().len(), script.told(1)), (2, Told::Stored));
     script.login(B, 3).finish();
 }
+
+#[test]
+fn a_new_keeper_writes_its_mark_behind_what_had_no_room() {
+    let mut script = Script::new(moving(2, 2, 1, &[&[0], &[1]]));
+    script.wait(10).login(A, 2).send(A, B, 2).wait(10).now(&[Op::Pause(B), Op::DiskFull(1)]);
+    script.then(&learn(&[0, 1, 2, 3], 1)).login(B, 3).wait(10).then(&[Op::DiskRoom(1)]).wait(2);
+    assert_eq!(script.world.processes[1].kept().len(), 2, "it says that it has everything, and has nothing");
+    script.then(&[Op::Resume(B)]).finish();
+}

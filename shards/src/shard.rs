@@ -9,6 +9,7 @@ mod cells;
 mod counts;
 mod disk;
 mod handover;
+mod room;
 mod run;
 mod step;
 mod sync;

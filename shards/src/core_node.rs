@@ -59,7 +59,8 @@ impl CoreNode {
         self.shard.end_event(turn, &mut self.mailboxes);
     }
 
-    /// Whether the node may stop: after [`CoreEvent::Leave`], everything is on disk, and what others keep is handed over.
+    /// Whether the node may stop: after [`CoreEvent::Leave`], everything is on disk, what others keep is handed over, and
+    /// another replica has what this node keeps (delivery rule 20).
     pub fn has_left(&self) -> bool {
         self.shard.has_left()
     }

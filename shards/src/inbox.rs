@@ -61,6 +61,8 @@ const FLUSHED: u8 = 8;
 const MOVING: u8 = 16;
 /// Other replicas are asked for their word once it is on disk here.
 const ASKS: u8 = 32;
+/// A copy of it came from another replica.
+const COPIED: u8 = 64;
 
 impl Entry {
     /// An entry without a return address, whose content is in a cell.
@@ -116,6 +118,16 @@ impl Entry {
         let asks = self.flags & ASKS != 0;
         self.flags &= !ASKS;
         asks
+    }
+
+    /// Whether a copy of it came: another replica has it, and may wait for this one to have it on disk.
+    pub fn is_copied(&self) -> bool {
+        self.flags & COPIED != 0
+    }
+
+    /// A copy of it came.
+    pub fn set_copied(&mut self) {
+        self.flags |= COPIED;
     }
 
     /// Whether it was sent to the recipient's session and not acknowledged.

@@ -58,8 +58,11 @@ pub struct InStep {
     round: u32,
     offers: BTreeSet<ExecutorId>,
     wanted: BTreeSet<Slot>,
-    /// A copy of these found no room here: they are wanted again.
+    /// A copy of these found no room here: what comes of them is dropped, for it has a gap before it, and they are wanted
+    /// again.
     behind: BTreeSet<Slot>,
+    /// Those of which the other side has not said yet that nothing more comes.
+    stopping: BTreeSet<Slot>,
     /// The same at the other side.
     short: BTreeSet<Slot>,
 }
@@ -75,6 +78,7 @@ impl InStep {
             offers: BTreeSet::new(),
             wanted: BTreeSet::new(),
             behind: BTreeSet::new(),
+            stopping: BTreeSet::new(),
             short: BTreeSet::new(),
         }
     }
@@ -96,6 +100,7 @@ impl InStep {
         self.offers.clear();
         self.wanted.clear();
         self.behind.clear();
+        self.stopping.clear();
     }
 
     /// What was offered to the other side counts no more.
@@ -130,6 +135,8 @@ impl InStep {
         (before.replicas, before.standing) = (replicas, standing);
         if round > 0 {
             (before.round, before.offered, before.compared) = (round, false, false);
+            // It compares everything now: what had no room is among what it wants.
+            self.short.retain(|slot| slot.home(executors) != executor);
         } else if changed {
             (before.offered, before.compared) = (false, false);
         }
@@ -160,14 +167,10 @@ impl InStep {
         self.says(|heard| heard.standing <= Standing::Handing)
     }
 
-    /// Whether some of it has something to hand over.
-    pub fn is_handing(&self) -> bool {
-        self.heard.iter().flatten().any(|heard| heard.standing == Standing::Handing)
-    }
-
-    /// Whether some of it keeps the shard.
-    pub fn keeps_some(&self) -> bool {
-        self.heard.iter().flatten().any(|heard| keeps(heard.standing))
+    /// Whether it is to be asked, by one that keeps the shard or not: also where some of it has something to hand over.
+    pub fn matters(&self, serves: bool) -> bool {
+        let is_handing = |heard: &Heard| heard.standing == Standing::Handing;
+        self.role != Role::Other || (serves && self.heard.iter().flatten().any(is_handing))
     }
 
     /// The executors that wait for an offer, with their rounds: those that keep the shard, with `replicas` if given.
@@ -213,6 +216,17 @@ impl InStep {
         self.keeps_with(slot, replicas) || (self.up && self.home(slot).is_some_and(hands_over))
     }
 
+    /// Whether the executor that has this slot there is to hear what becomes of its entries: from one that keeps it with
+    /// these replicas, or (`None`) hands it over.
+    pub fn hears(&self, slot: Slot, replicas: Option<&[NodeId]>) -> bool {
+        let hears = |heard: &Heard| match replicas {
+            Some(_) if heard.standing == Standing::Handing => true,
+            Some(replicas) => keeps(heard.standing) && heard.replicas == replicas,
+            None => keeps(heard.standing),
+        };
+        self.up && self.home(slot).is_some_and(hears)
+    }
+
     /// Whether the executor that has this slot there keeps it with these replicas.
     pub fn keeps_with(&self, slot: Slot, replicas: &[NodeId]) -> bool {
         self.up && self.home(slot).is_some_and(|heard| keeps(heard.standing) && heard.replicas == replicas)
@@ -223,9 +237,15 @@ impl InStep {
         self.heard.len() as u16
     }
 
-    /// Whether what this side appends to this slot goes there.
+    /// Whether this side has offered what it has of this slot.
     pub fn is_offered(&self, slot: Slot) -> bool {
         self.up && self.home(slot).is_some_and(|heard| heard.offered)
+    }
+
+    /// Whether what comes of this slot has no gap before it: it was offered in this round, and none of it was dropped.
+    pub fn is_in_order(&self, slot: Slot) -> bool {
+        let executors = self.heard.len() as u16;
+        executors > 0 && self.offers.contains(&slot.home(executors)) && !self.behind.contains(&slot)
     }
 
     /// Whether the other side has asked for what it lacked of this slot.
@@ -233,22 +253,30 @@ impl InStep {
         self.up && self.home(slot).is_some_and(|heard| heard.compared)
     }
 
-    /// The content of this slot was asked for.
-    pub fn want(&mut self, slot: Slot) {
-        self.behind.remove(&slot);
-        self.wanted.insert(slot);
+    /// Whether all of the other side has asked for what it lacked, and has room for it.
+    pub fn lacks_nothing(&self) -> bool {
+        self.short.is_empty() && self.says(|heard| heard.compared)
     }
 
-    /// A copy found no room here. True if this is news.
+    /// The content of this slot is asked for. False if it cannot be: what is on its way has to come first.
+    pub fn want(&mut self, slot: Slot) -> bool {
+        let can = !self.stopping.contains(&slot);
+        if can {
+            self.behind.remove(&slot);
+            self.wanted.insert(slot);
+        }
+        can
+    }
+
+    /// A copy found no room here. True if the other side has to be told.
     pub fn fall_behind(&mut self, slot: Slot) -> bool {
-        self.up && self.behind.insert(slot)
+        self.up && self.behind.insert(slot) && self.stopping.insert(slot)
     }
 
-    /// What is to be asked for again, now that there is room. Not while it is being sent: what was lost of it would be
-    /// missed.
+    /// What is to be asked for again, now that there is room.
     pub fn to_want_again(&self) -> Vec<Slot> {
-        let all = self.has_offered();
-        self.behind.iter().copied().filter(|slot| all && self.up && !self.wanted.contains(slot)).collect()
+        let all = self.up && self.has_offered();
+        self.behind.iter().copied().filter(|slot| all && !self.stopping.contains(slot)).collect()
     }
 
     /// The other side had no room for something of this slot (`true`), or asks for all of it (`false`).
@@ -265,14 +293,14 @@ impl InStep {
         self.short.contains(&slot)
     }
 
-    /// Whether the other side lacks something for want of room.
-    pub fn is_some_short(&self) -> bool {
-        !self.short.is_empty()
-    }
-
-    /// The content of this slot has arrived. True if nothing else is waited for.
+    /// The content of this slot has arrived, or nothing more of it comes: questions are answered in their order. True if
+    /// no content is waited for any more.
     pub fn on_done(&mut self, slot: Slot) -> bool {
-        self.wanted.remove(&slot) && self.wanted.is_empty()
+        if self.wanted.remove(&slot) {
+            return self.wanted.is_empty();
+        }
+        self.stopping.remove(&slot);
+        false
     }
 
     /// Whether the link is up.

@@ -9,6 +9,7 @@ mod cells;
 mod counts;
 mod disk;
 mod handover;
+mod room;
 mod run;
 mod step;
 mod sync;
@@ -90,7 +91,7 @@ enum Pending {
     },
     /// Which is in `marks`.
     Complete,
-    /// An entry that was refused because an older one had failed: this one fails too.
+    /// An entry of which it is known that it fails, because an older append has failed.
     Dropped {
         mailbox: MailboxId,
         key: EntryKey,
@@ -116,6 +117,8 @@ pub struct Shard {
     rounds: u32,
     /// Marks that are appended and not answered, in order.
     marks: VecDeque<Mark>,
+    /// Appends that were under way when one failed, and fail too: as long as there are any, so would others.
+    doubtful: usize,
     is_recovered: bool,
     is_leaving: bool,
     senders: Senders,
@@ -150,6 +153,7 @@ impl Shard {
             digests: BTreeMap::new(),
             rounds: 0,
             marks: VecDeque::new(),
+            doubtful: 0,
             is_recovered: false,
             is_leaving: false,
             addresses: Addresses::default(),
@@ -295,7 +299,7 @@ impl Shard {
         let code = if messages >= limits.inbox_messages_max as usize || held + bytes > limits.inbox_bytes_max {
             self.counts.inbox_full += 1;
             Code::InboxFull
-        } else if self.is_full && (mailbox.presence.drains().is_none() || !self.can_send(mailbox.slot)) {
+        } else if !self.has_room() && (mailbox.presence.drains().is_none() || !self.can_send(mailbox.slot)) {
             self.counts.disk_full += 1;
             Code::DiskFull
         } else if self.unlogged_bytes + self.unflushed_bytes + bytes > limits.unflushed_bytes_max {

@@ -205,9 +205,22 @@ impl Tenure {
         self.serves() && self.peer(node).is_some_and(|peer| peer.is_fit(slot, &self.replicas))
     }
 
+    /// Whether a copy from there is kept: there is no gap before it.
+    pub fn takes_copy(&self, node: NodeId, slot: Slot) -> bool {
+        self.takes_from(node, slot) && self.peer(node).is_some_and(|peer| peer.is_in_order(slot))
+    }
+
     /// Whether another node keeps the slot that this one hands over.
     pub fn is_heir(&self, node: NodeId, slot: Slot) -> bool {
         self.peer(node).is_some_and(|peer| peer.keeps_with(slot, &self.replicas))
+    }
+
+    /// Whether another replica has everything, or none can be reached; `is_sent` says whether a node was sent all that it
+    /// has asked for.
+    pub fn has_heir(&self, is_sent: impl Fn(NodeId) -> bool) -> bool {
+        let mut up = self.peers().filter(|(_, peer)| peer.role == Role::Replica && peer.is_up()).peekable();
+        let has = |peer: &InStep| self.is_replica(peer) && peer.is_complete() && peer.lacks_nothing();
+        up.peek().is_none() || up.any(|(node, peer)| has(peer) && is_sent(node))
     }
 
     /// Whether a copy there counts for `stored`.
@@ -256,7 +269,8 @@ impl Tenure {
 
     /// Whether this node keeps the shard, and every other replica is there and has everything that this one has.
     pub fn is_replicated(&self) -> bool {
-        self.serves() && self.may_forget() && !self.peers.values().any(InStep::is_some_short)
+        let has_all = |peer: &InStep| peer.role != Role::Replica || peer.lacks_nothing();
+        self.serves() && self.may_forget() && self.peers.values().all(has_all)
     }
 
     /// The mark that is to be appended now, if there is one (rule 18).

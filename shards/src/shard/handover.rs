@@ -181,9 +181,12 @@ impl Shard {
         }
     }
 
-    /// Whether everything is on disk, and nothing is left of shards that others keep.
+    /// Whether everything is on disk, nothing is left of shards that others keep, and of those that this node keeps with
+    /// others one of them has everything, if any can be reached.
     pub fn has_left(&self) -> bool {
-        let has_handed_over = |tenure: &Tenure| tenure.serves() || tenure.left == 0;
+        let is_sent = |node| self.syncs.is_sent(node);
+        let has_handed_over =
+            |tenure: &Tenure| if tenure.serves() { tenure.has_heir(is_sent) } else { tenure.left == 0 };
         self.is_leaving
             && self.pending.is_empty()
             && self.unlogged_bytes == 0

@@ -161,3 +161,86 @@ fn a_rolling_restart_loses_nothing_that_was_confirmed() {
     assert_eq!((script.taken(), refused), (5, 0));
     script.finish();
 }
+
+#[test]
+fn a_node_that_leaves_for_good_waits_for_the_one_that_joins() {
+    let mut script = Script::new(moving(2, 2, 1, &[&[0], &[0, 1], &[1]]));
+    script.wait(10).login(A, 2).send(A, B, 3).wait(10).now(&[Op::SlowDisk(1, 50_000)]);
+    script.then(&learn(&[0, 1, 2, 3], 1)).then(&[Op::Leave(0)]);
+    assert!(!script.world.processes[0].executors[0].core.has_left(), "nobody else has what it stored");
+    script.wait(300);
+    assert!(script.world.processes[0].executors[0].core.has_left());
+    script.then(&[Op::Crash(0)]).login(B, 3).wait(100);
+    assert_eq!(script.taken(), 3);
+    script.finish();
+}
+
+#[test]
+fn a_node_that_leaves_waits_until_one_that_was_away_has_everything() {
+    let mut script = Script::new(cluster(2, 2));
+    script.wait(10).then(&[Op::Sever(0, 1)]).login(A, 2).send(A, B, 3).wait(10);
+    assert_eq!(script.told(2), Told::Stored);
+    script.then(&[Op::Mend(0, 1), Op::Leave(0)]);
+    assert!(!script.world.processes[0].executors[0].core.has_left(), "the other one has nothing of it");
+    script.wait(50);
+    assert!(script.world.processes[0].executors[0].core.has_left());
+    script.then(&[Op::Crash(0)]).login(B, 3).wait(100);
+    assert_eq!(script.taken(), 3);
+    script.finish();
+}
+
+#[test]
+fn a_new_keeper_whose_disk_was_full_asks_again_also_those_that_have_nothing() {
+    let mut script = Script::new(moving(3, 2, 1, &[&[0], &[1]]));
+    script.wait(10).login(A, 3).send(A, B, 2).wait(10).now(&[Op::DiskFull(1)]);
+    script.then(&learn(&[0, 1, 2, 3, 4], 1)).wait(50).then(&[Op::DiskRoom(1)]).login(B, 4).wait(100);
+    assert_eq!(script.taken(), 2);
+    script.finish();
+}
+
+#[test]
+fn a_keeper_takes_over_from_one_that_left_before_it_knew() {
+    let mut script = Script::new(moving(3, 2, 1, &[&[1, 2], &[0, 1], &[1, 2]]));
+    script.wait(10).login(A, 3).then(&learn(&[0, 1, 3, 4], 1)).send(A, B, 2).wait(20);
+    assert_eq!(script.told(1), Told::Stored);
+    script.then(&learn(&[0, 3, 4], 2)).then(&learn(&[1, 2], 2)).wait(500);
+    assert_eq!(script.world.processes[0].kept(), [], "what one that left still has");
+    script.login(B, 4).finish();
+}
+
+#[test]
+fn what_is_taken_is_told_to_a_core_of_which_one_executor_has_not_spoken() {
+    let mut plan = cluster(2, 2);
+    plan.nodes[1].executors = 3;
+    let mut script = Script::new(plan);
+    script.wait(10);
+    // B's home at core 1 is heard, and one of the others is not.
+    let home = iris_shards::slot::slot_of(script.world.clients[B].user.as_bytes()).home(3).0 as usize;
+    let silent = Op::Stall { node: 1, executor: (home + 1) % 3, from: 0 };
+    script.then(&[silent, Op::Blink(0, 1), Op::Sever(2, 0)]).login(A, 2).login(B, 3).send(A, B, 1).wait(300);
+    assert_eq!((script.taken(), script.told(0)), (1, Told::Delivered));
+    script.finish();
+}
+
+#[test]
+fn a_replica_that_had_no_room_keeps_nothing_behind_the_gap() {
+    let mut plan = cluster(2, 2);
+    plan.core.copies_min = 2;
+    let mut script = Script::new(plan);
+    script.wait(10).login(A, 2).now(&[Op::DiskFull(1), Op::Stall { node: 0, executor: 0, from: 1 }]);
+    // The second one leaves core 0 before that hears what became of the first.
+    script.send(A, B, 1).wait(5).then(&[Op::DiskRoom(1)]).send(A, B, 1).wait(20);
+    assert_eq!(script.world.processes[1].kept(), [], "the younger is there without the older");
+    script.then(&[Op::Unstall { node: 0, executor: 0, from: 1 }]).wait(20);
+    assert_eq!((script.world.processes[1].kept().len(), script.told(1)), (2, Told::Stored));
+    script.login(B, 3).finish();
+}
+
+#[test]
+fn a_new_keeper_writes_its_mark_behind_what_had_no_room() {
+    let mut script = Script::new(moving(2, 2, 1, &[&[0], &[1]]));
+    script.wait(10).login(A, 2).send(A, B, 2).wait(10).now(&[Op::Pause(B), Op::DiskFull(1)]);
+    script.then(&learn(&[0, 1, 2, 3], 1)).login(B, 3).wait(10).then(&[Op::DiskRoom(1)]).wait(2);
+    assert_eq!(script.world.processes[1].kept().len(), 2, "it says that it has everything, and has nothing");
+    script.then(&[Op::Resume(B)]).finish();
+}

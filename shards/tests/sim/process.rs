@@ -442,6 +442,7 @@ impl World {
                 let keep = self.rng.index(self.connections[connection].down.len() + 1);
                 self.connections[connection].cut(0, keep);
                 self.connections[connection].is_served = false;
+                self.connections[connection].held.clear();
             }
             let medium = executor.engine.crash(&mut self.rng);
             self.processes[node].media.push(medium);

@@ -42,6 +42,8 @@ pub enum News {
     Nothing,
     /// Nothing was known before.
     First,
+    /// Its log has the mark now.
+    Complete,
     /// The replicas have changed, or whether it keeps the shard: what was in step is not any more.
     Changed,
 }
@@ -132,6 +134,7 @@ impl InStep {
             return News::First;
         };
         let changed = before.replicas != replicas || keeps(before.standing) != keeps(standing);
+        let completes = before.standing == Standing::Joining && standing > Standing::Joining;
         (before.replicas, before.standing) = (replicas, standing);
         if round > 0 {
             (before.round, before.offered, before.compared) = (round, false, false);
@@ -140,7 +143,11 @@ impl InStep {
         } else if changed {
             (before.offered, before.compared) = (false, false);
         }
-        if changed { News::Changed } else { News::Nothing }
+        match changed {
+            true => News::Changed,
+            false if completes => News::Complete,
+            false => News::Nothing,
+        }
     }
 
     fn says(&self, what: impl Fn(&Heard) -> bool) -> bool {

@@ -243,10 +243,11 @@ impl Shard {
             }
             return;
         };
-        let serves = tenure.serves();
+        let (serves, is_complete) = (tenure.serves(), tenure.is_complete());
         let peer = tenure.open_peer(from);
         let news = peer.hear((claims.executor, claims.executors), claim, claims.round);
-        if news == News::Changed {
+        // What it got since it offered may be on its way still.
+        if news == News::Changed || (news == News::Complete && !is_complete) {
             peer.begin();
         }
         if peer.matters(serves) && peer.round() == 0 {

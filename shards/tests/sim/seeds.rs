@@ -102,6 +102,7 @@ const BROKEN_ONCE: &[(&str, &[u64])] = &[
     ("a copy that was dropped with what its sender had sent here too was waited for", &[MOVING + 40_113_899]),
     ("the mark was written before what had no room until then", &[MOVING + 40_116_440, MOVING + 50_026_261]),
     ("a client that acknowledges nothing was shown a page more by each core in turn", &[MOVING + 80_150_286]),
+    ("one that joined relied on what another had offered before it was complete", &[MOVING + 90_052_267]),
     ("not told apart", &[109_453, 130_168, 138_691, 151_792, 354_955, 357_341, 384_031]),
 ];
 

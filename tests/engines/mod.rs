@@ -2,6 +2,8 @@
 //! the test says so and why, and is skipped.
 #![allow(dead_code)]
 
+pub mod registry;
+
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

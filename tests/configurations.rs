@@ -78,7 +78,9 @@ fn regional_takes_its_shards_from_the_environment() {
 fn global_takes_its_region_from_the_environment() {
     let core =
         [SECRET, ("IRIS_NODE", "core-1"), ("IRIS_ROLE", "core"), ("SHARD_ID", "0-499"), ("AWS_REGION", "sa-east-1")];
-    assert!(good("conf/global.ron", &core).starts_with("node core-1, core in global (gossip), links on 0.0.0.0:7085"));
+    assert!(good("conf/global.ron", &core).starts_with("node core-1, core in global (consul), links on 0.0.0.0:7085"));
+    let gossip = [&core[..], &[("IRIS_DISCOVERY", "gossip")]].concat();
+    assert!(good("conf/global.ron", &gossip).contains("core in global (gossip)"));
     let dns = [&core[..], &[("IRIS_DISCOVERY", "dns"), ("IRIS_DNS", "127.0.0.1:53")]].concat();
     assert!(good("conf/global.ron", &dns).contains("core in global (dns)"));
     let done = check("conf/global.ron", &core[..4]);

@@ -1,5 +1,6 @@
 //! `iris shards`: who keeps which users, how evenly, what nobody keeps, and what another layout would move.
 
+mod publish;
 mod roster;
 mod show;
 
@@ -7,7 +8,7 @@ use super::{Exit, Failure, print};
 use crate::config::{Config, Flags};
 use crate::shard_map::moves::Moves;
 use crate::shard_map::{Layout, LayoutError, ShardMap};
-use clap::Args;
+use clap::{Args, Subcommand};
 use iris_shards::id::is_user;
 use iris_shards::placement::{REPLICAS_MAX, Spread};
 use iris_shards::ring::SHARDS_MAX;
@@ -27,8 +28,10 @@ Without flags it is the map of a laptop. --to-… say what is to be: then what w
 
 /// Which nodes keep which users, by a list, or as a running node knows them.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Shards {
+    #[command(subcommand)]
+    verb: Option<Verb>,
     /// The cluster's configuration, with a list of nodes (or --nodes).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -47,6 +50,12 @@ pub struct Shards {
     to: To,
 }
 
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Write which cores keep which shards to the registry of a cluster.
+    Publish(publish::Publish),
+}
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Instead of the configuration's")]
 struct Now {
@@ -62,8 +71,8 @@ struct Now {
     /// The cores: NAME,NAME,… or @FILE.
     #[arg(long, value_name = "NAMES", conflicts_with = "admin")]
     nodes: Option<String>,
-    /// The cores that a running node knows, by its admin socket. Where nodes find each other by gossip or DNS, the one of
-    /// the configuration is asked without it.
+    /// The cores that a running node knows, by its admin socket. Where no list names them, the one of the configuration
+    /// is asked without it.
     #[arg(long, value_name = "SOCKET")]
     admin: Option<PathBuf>,
 }
@@ -89,7 +98,10 @@ struct To {
 }
 
 impl Shards {
-    pub fn run(self) -> Result<(), Failure> {
+    pub fn run(mut self) -> Result<(), Failure> {
+        if let Some(Verb::Publish(verb)) = self.verb.take() {
+            return verb.run();
+        }
         let begun = Instant::now();
         let now = self.layout()?;
         let map = ShardMap::new(now.clone())?;

@@ -1,12 +1,17 @@
 //! `iris status`: asks a running node how it is, over its admin socket.
 
 use super::table::{Align, table};
-use super::{Exit, Failure, print};
+use super::{Exit, Failure, print, printable, rfc3339};
 use crate::admin::{self, AskError, ExecutorStatus, Messages, Paths, Shards};
 use crate::config::{Config, Flags};
+use crate::discovery::DiscoveryStatus;
 use clap::Args;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Ranges of shards with too few cores, for people.
+const RANGES_SHOWN_MAX: usize = 8;
 
 /// Which node is asked.
 #[derive(Debug, Args)]
@@ -55,6 +60,7 @@ impl Status {
         }
         head(&status).iter().try_for_each(|line| print(line))?;
         table(COLUMNS, status.executors.iter().map(row)).iter().try_for_each(|line| print(line))?;
+        discovery(&status.discovery, status.node.as_str()).iter().try_for_each(|line| print(line))?;
         links(&status).iter().try_for_each(|line| print(line))?;
         for (limit, times) in &status.totals.limits_reached {
             print(&format!("limit reached: {limit} ({times} times)"))?;
@@ -95,6 +101,29 @@ fn head(status: &admin::Status) -> Vec<String> {
         format!("paths: {}", paths(totals.paths)),
         String::new(),
     ]
+}
+
+/// Who else is in the cluster, and what is wrong with that.
+fn discovery(discovery: &DiscoveryStatus, own: &str) -> Vec<String> {
+    let DiscoveryStatus { kind, nodes, uncovered, faults, away_since_unix_ms, away_reason, .. } = discovery;
+    let others = nodes.iter().filter(|node| node.name != own).count();
+    if kind == "static" && others == 0 {
+        return Vec::new();
+    }
+    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
+    nodes.iter().for_each(|node| *states.entry(&node.state).or_default() += 1);
+    let states: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let mut lines = vec![String::new(), format!("discovery by {kind}: {}", states.join(", "))];
+    if let (Some(since), Some(reason)) = (away_since_unix_ms, away_reason) {
+        lines.push(format!("discovery: what was known is kept since {}: {}", rfc3339(*since), printable(reason)));
+    }
+    lines.extend(faults.iter().map(|fault| format!("discovery: {}", printable(fault))));
+    for shards in uncovered.iter().take(RANGES_SHOWN_MAX) {
+        lines.push(format!("shards {} have {} of {} cores", shards.shards, shards.cores, shards.copies));
+    }
+    let more = uncovered.len().saturating_sub(RANGES_SHOWN_MAX);
+    lines.extend((more > 0).then(|| format!("and {more} more ranges of shards; --json has all")));
+    lines
 }
 
 /// What a node of a cluster has beside one that is alone.

@@ -84,8 +84,9 @@ impl Check<'_> {
         match written.cluster.discovery {
             written::Discovery::Gossip => self.gossip(written),
             written::Discovery::Dns => self.dns(&written.cluster.dns),
-            // Those that are not in this version are refused elsewhere.
-            _ => Discovery::Static { nodes: self.listed(&written.cluster.nodes, num_shards) },
+            written::Discovery::Consul => self.consul(written),
+            written::Discovery::Etcd => self.etcd(written),
+            written::Discovery::Static => Discovery::Static { nodes: self.listed(&written.cluster.nodes, num_shards) },
         }
     }
 

@@ -126,10 +126,6 @@ fn wrong_types_and_words_are_named_with_place_and_field() {
 #[test]
 fn reserved_choices_say_what_there_is_today() {
     for (text, wanted) in [
-        (
-            "(cluster: (discovery: consul))",
-            "cluster.discovery: `consul` is not in this version; supported: static, gossip, dns",
-        ),
         ("(node: (transports: [tcp, quic]))", "node.transports: `quic` is not in this version; supported: tcp"),
         ("(node: (storage: scylla))", "node.storage: `scylla` is not in this version; supported: log"),
     ] {

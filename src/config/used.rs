@@ -1,6 +1,7 @@
 //! The configuration as used: numbers with their units, addresses, paths, and the limits of the machines.
 
-use super::secret::Secret;
+use super::registry::Registry;
+use super::secret::{Secret, Token};
 use super::shards::Ranges;
 use iris_shards::frame::RANGES_FRAME_BYTES_MAX;
 use iris_shards::id::USER_BYTES_MAX;
@@ -178,6 +179,22 @@ pub enum Discovery {
         /// The name server; `None`: those of the system.
         server: Option<SocketAddr>,
     },
+    /// Consul knows them.
+    Consul {
+        /// An agent or a server.
+        at: Registry,
+        /// For its access control; empty if it has none.
+        token: Token,
+    },
+    /// etcd knows them.
+    Etcd {
+        /// A member.
+        at: Registry,
+        /// Who logs in; empty if nobody needs to.
+        user: String,
+        /// With this.
+        password: Token,
+    },
 }
 
 impl Discovery {
@@ -188,6 +205,8 @@ impl Discovery {
             Discovery::Static { .. } => "static",
             Discovery::Gossip { .. } => "gossip",
             Discovery::Dns { .. } => "dns",
+            Discovery::Consul { .. } => "consul",
+            Discovery::Etcd { .. } => "etcd",
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Each group exists twice: whole, as the compiled-in default has to be, and as a part, as any other file may be.
 //! Bounds and combinations are not judged here but in `used`.
 
-use super::secret::Secret;
+use super::secret::{Secret, Token};
 use serde::Deserialize;
 
 /// Declares a group (all fields present) and its part (any may be absent); `with` lays a part over the whole.
@@ -46,6 +46,8 @@ group!("cluster" Cluster ClusterPart {
     claim_ms: u64,
 } {
     dns: Dns DnsPart,
+    consul: Consul ConsulPart,
+    etcd: Etcd EtcdPart,
     limits: Limits LimitsPart,
 });
 
@@ -77,6 +79,26 @@ fn auto() -> Shards {
 group!("dns" Dns DnsPart {
     core: String,
     server: Address,
+} {});
+
+group!("consul" Consul ConsulPart {
+    address: String,
+    token: Token,
+} {
+    tls: Tls TlsPart,
+});
+
+group!("etcd" Etcd EtcdPart {
+    address: String,
+    user: String,
+    password: Token,
+} {
+    tls: Tls TlsPart,
+});
+
+group!("tls" Tls TlsPart {
+    ca: Path,
+    identity: Path,
 } {});
 
 group!("limits" Limits LimitsPart {
@@ -228,9 +250,9 @@ macro_rules! choice {
     };
 }
 
-choice!("discovery" Discovery today { Static "static", Gossip "gossip", Dns "dns", } later {
-    Consul "consul", Etcd "etcd",
-});
+choice!("discovery" Discovery today {
+    Static "static", Gossip "gossip", Dns "dns", Consul "consul", Etcd "etcd",
+} later {});
 choice!("spread" Spread today { Node "node", Zone "zone", Region "region", } later {});
 choice!("role" Role today { Edge "edge", Core "core", Both "both", } later {});
 choice!("transport" Transport today { Tcp "tcp", } later {

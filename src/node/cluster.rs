@@ -101,7 +101,7 @@ fn awaits_others(config: &Config) -> bool {
     match &config.cluster.discovery {
         config::Discovery::Static { .. } => false,
         config::Discovery::Gossip { seeds, .. } => !seeds.is_empty(),
-        config::Discovery::Dns { .. } => true,
+        config::Discovery::Dns { .. } | config::Discovery::Consul { .. } | config::Discovery::Etcd { .. } => true,
     }
 }
 

@@ -23,11 +23,13 @@ const LINK_PORT: u16 = 7_085;
 const LOOK: Duration = Duration::from_millis(50);
 
 /// How nodes find each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Discovery {
     Static,
     /// With the first node as the seed of all.
     Gossip,
+    /// As these fields of `cluster` say.
+    By(String),
 }
 
 /// What a cluster is.
@@ -242,9 +244,10 @@ impl Cluster {
         let Member { role, region, shards, .. } = member;
         let (data, admin) = (self.path(name, "data"), self.path(name, "sock"));
         let cluster = member.cluster.as_ref().unwrap_or(&self.plan.cluster);
-        let name_of_cluster = if cluster.contains("name:") { "" } else { "name: \"tested\"," };
+        let is_named = cluster.contains("name:") || matches!(self.plan.discovery, Discovery::By(_));
+        let name_of_cluster = if is_named { "" } else { "name: \"tested\"," };
         let mut text = format!("(cluster: ({name_of_cluster} secret: \"{}\", {cluster},", member.secret);
-        match self.plan.discovery {
+        match &self.plan.discovery {
             Discovery::Static => {
                 text.push_str(" discovery: static, nodes: [\n");
                 self.seats.iter().for_each(|seat| self.entry(seat, &mut text));
@@ -254,6 +257,7 @@ impl Cluster {
                 let seed = self.link_address(&self.seats[0].member.name);
                 writeln!(text, " discovery: gossip, seeds: [\"{seed}\"]),").expect("memory");
             }
+            Discovery::By(fields) => writeln!(text, " {fields}),").expect("memory"),
         }
         let link = self.link_address(name);
         let client = self.client_address(name);
@@ -365,6 +369,12 @@ impl Cluster {
     pub fn status(&self, name: &str) -> Value {
         let admin = self.path(name, "sock");
         run(&["status", "--admin", admin.to_str().expect("UTF-8"), "--json"]).json()
+    }
+
+    /// What `iris status` says to people.
+    pub fn status_text(&self, name: &str) -> String {
+        let admin = self.path(name, "sock");
+        run(&["status", "--admin", admin.to_str().expect("UTF-8")]).out
     }
 
     /// Asks for the status until this holds.

@@ -33,7 +33,7 @@ fn head(summary: &Summary) -> String {
     format!("{shards} on {cores}, {copies}, spread by {spread}")
 }
 
-fn counted(count: u64, what: &str) -> String {
+pub fn counted(count: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 

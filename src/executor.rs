@@ -482,7 +482,11 @@ impl Executor {
         let engine = self.engine.is_busy().then_some(self.now.mono_ms + ENGINE_TICK_MS);
         let deadline = deadlines.into_iter().flatten().chain(engine).min();
         let sleep = Sleep {
-            deadline: deadline.map(|ms| self.started + Duration::from_millis(ms)),
+            deadline: deadline
+                .map(|ms| self.started + Duration::from_millis(ms))
+                .into_iter()
+                .chain(self.engine.held_until())
+                .min(),
             has_company: self.engine.is_busy(),
         };
         let (mesh, control) = (&self.mesh, &self.control);

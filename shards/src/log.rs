@@ -353,7 +353,8 @@ impl Log {
     fn on_synced(&mut self, now_ms: u64, out: &mut Vec<LogAction>) {
         self.synced_ms = now_ms;
         self.staging.on_synced(out);
-        self.on_turn_ended(now_ms, out);
+        // What was staged meanwhile goes with the end of this turn, or with a later one that the shell chooses.
+        self.close(out);
     }
 
     fn on_read_done(&mut self, now_ms: u64, token: ReadToken, bytes: Option<&[u8]>, out: &mut Vec<LogAction>) {

@@ -6,6 +6,7 @@
 pub mod data_dir;
 mod disk_thread;
 mod files;
+mod hold;
 mod log_engine;
 mod redistribute;
 mod scan;
@@ -52,11 +53,20 @@ impl Engine {
         }
     }
 
-    /// Ends a turn of the loop: what was appended is on its way to the disk. Call it at least once per second, too.
+    /// Ends a turn of the loop: what was appended is on its way to the disk, at the latest at
+    /// [`Engine::held_until`]. Call it at least once per second, too.
     /// `now_ms` is monotonic.
     pub fn commit(&mut self, now_ms: u64) {
         if let Engine::Log(log) = self {
             log.commit(now_ms);
+        }
+    }
+
+    /// Until when a commit waits for others to join it: a turn has to end then.
+    pub fn held_until(&self) -> Option<std::time::Instant> {
+        match self {
+            Engine::Log(log) => log.held_until(),
+            Engine::Nothing { .. } => None,
         }
     }
 

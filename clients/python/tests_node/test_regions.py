@@ -30,7 +30,9 @@ class Regions(unittest.TestCase):
             files[-1].write_text(text)
         environment = {**os.environ, "IRIS_BIN": str(binary())}
         command = [str(ROOT / "scripts" / "geo"), "--data", f"{directory.name}/data", *map(str, files)]
-        self.geo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        # A check that was started in the background ignores Ctrl-C, and so would the script.
+        heeds = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+        self.geo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=heeds)
         self.addCleanup(self.stop)
         assert self.geo.stdout is not None
         for line in self.geo.stdout:

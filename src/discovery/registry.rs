@@ -15,6 +15,7 @@ use super::publish::{Publisher, unix_ms};
 use super::view::{Known, NodeState};
 use super::{Command, DiscoveryError};
 use crate::config::{Config, Discovery, parse_shards, shards_text};
+use crate::random;
 use consul::Consul;
 use etcd::Etcd;
 use follower::Follower;
@@ -174,9 +175,7 @@ impl Service {
 
 /// By chance, up to so much.
 fn chance(most: Duration) -> Duration {
-    use std::hash::{BuildHasher, RandomState};
-    let millis = RandomState::new().hash_one(0u8) % (most.as_millis() as u64).max(1);
-    Duration::from_millis(millis)
+    Duration::from_millis(random::number() % (most.as_millis() as u64).max(1))
 }
 
 /// A pause after a failure.

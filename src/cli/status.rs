@@ -59,7 +59,9 @@ impl Status {
             return Ok(print(&json)?);
         }
         head(&status).iter().try_for_each(|line| print(line))?;
-        table(COLUMNS, status.executors.iter().map(row)).iter().try_for_each(|line| print(line))?;
+        table(COLUMNS.map(|head| (head, Align::Right)), status.executors.iter().map(row))
+            .iter()
+            .try_for_each(|line| print(line))?;
         discovery(&status.discovery, status.node.as_str()).iter().try_for_each(|line| print(line))?;
         links(&status).iter().try_for_each(|line| print(line))?;
         for (limit, times) in &status.totals.limits_reached {
@@ -163,18 +165,18 @@ fn paths(paths: Paths) -> String {
     )
 }
 
-const COLUMNS: [(&str, Align); 11] = [
-    ("executor", Align::Right),
-    ("cpu", Align::Right),
-    ("connections", Align::Right),
-    ("users", Align::Right),
-    ("direct", Align::Right),
-    ("online", Align::Right),
-    ("stored", Align::Right),
-    ("inbox", Align::Right),
-    ("log", Align::Right),
-    ("flush p99 µs", Align::Right),
-    ("turn p99 µs", Align::Right),
+const COLUMNS: [&str; 11] = [
+    "executor",
+    "cpu",
+    "connections",
+    "users",
+    "direct",
+    "online",
+    "stored",
+    "inbox",
+    "log",
+    "flush p99 µs",
+    "turn p99 µs",
 ];
 
 fn row(executor: &ExecutorStatus) -> [String; COLUMNS.len()] {

@@ -61,12 +61,18 @@ impl Follower {
     /// Takes what came from the service.
     pub fn on_news(&mut self, now_ms: u64, news: News) {
         let (source, trouble) = match news {
-            News::Cores(Ok(cores)) => (0, self.on_cores(now_ms, cores)),
+            News::Cores(Ok(cores)) => {
+                self.on_cores(now_ms, cores);
+                (0, None)
+            }
             News::Cores(Err(away)) => {
                 self.away_since_ms.get_or_insert(now_ms);
                 (0, Some(away.to_string()))
             }
-            News::Map(Ok(map)) => (1, self.on_map(map)),
+            News::Map(Ok(map)) => {
+                self.on_map(map);
+                (1, None)
+            }
             News::Map(Err(away)) => (1, Some(format!("the shard map cannot be read: {away}"))),
             News::Own(Ok(())) => (2, None),
             News::Own(Err(away)) => (2, Some(format!("this node cannot be registered: {away}"))),
@@ -84,7 +90,7 @@ impl Follower {
         self.own.state = NodeState::Leaving;
     }
 
-    fn on_cores(&mut self, now_ms: u64, cores: Vec<(Entry, bool)>) -> Option<String> {
+    fn on_cores(&mut self, now_ms: u64, cores: Vec<(Entry, bool)>) {
         if self.away_since_ms.take().is_some() {
             self.settled_at_ms = now_ms + SETTLE_MS;
         }
@@ -104,18 +110,16 @@ impl Follower {
         }
         // Who said that it leaves is not waited for.
         self.cores.retain(|_, core| core.gone_at_ms.is_none() || core.known.state != NodeState::Leaving);
-        None
     }
 
     /// One that cannot be read is told and not followed: nothing moves for a slip of the pen.
-    fn on_map(&mut self, map: Option<String>) -> Option<String> {
+    fn on_map(&mut self, map: Option<String>) {
         self.has_map = true;
         match map.map(|text| PublishedMap::read(&text, self.own.num_shards)) {
             None => (self.map, self.map_fault) = (None, None),
             Some(Ok(map)) => (self.map, self.map_fault) = (Some(map), None),
             Some(Err(fault)) => self.map_fault = Some(format!("{fault}; it is not followed")),
         }
-        None
     }
 
     /// When something changes though nothing was told, as far as is known since [`Follower::known`] was asked.

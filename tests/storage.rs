@@ -151,6 +151,9 @@ impl Node {
                 self.logs[at].request(StorageRequest::Trim { place });
                 drop(record);
             }
+            other @ (StorageEvent::Away(_) | StorageEvent::Loaded { .. } | StorageEvent::Gone { .. }) => {
+                panic!("only shared stores say this: {other:?}")
+            }
         }
     }
 

@@ -149,6 +149,7 @@ impl CoreNode {
             StorageEvent::Recovered { record, body_bytes, place } => {
                 self.shard.on_recovered(turn, &mut self.mailboxes, record, (body_bytes, place));
             }
+            StorageEvent::Away(_) | StorageEvent::Loaded { .. } | StorageEvent::Gone { .. } => {}
             StorageEvent::Relocate { record, place } => {
                 self.shard.on_relocate(turn, &mut self.mailboxes, record, place);
             }

@@ -112,6 +112,10 @@ impl Log {
             LogEvent::Request(StorageRequest::Read { user, key, place }) => self.on_read(user, key, place, out),
             LogEvent::Request(StorageRequest::Trim { place }) => self.on_trim(now_ms, place),
             LogEvent::Request(StorageRequest::Heard { count }) => self.unheard -= count,
+            // Everything was told by the recovery.
+            LogEvent::Request(StorageRequest::Load { user, .. }) => {
+                out.push(LogAction::Tell(StorageEvent::Loaded { user }));
+            }
             LogEvent::TurnEnded => self.on_turn_ended(now_ms, out),
             LogEvent::Prepared { segment } => self.on_prepared(now_ms, segment, out),
             LogEvent::PrepareFailed { .. } => self.on_prepare_failed(now_ms, out),

@@ -29,7 +29,7 @@ use crate::names::Senders;
 use crate::peer::FromReplica;
 use crate::peer::{Message, Peer, Refusal, ToCore, ToEdge};
 use crate::placement::Placement;
-use crate::storage::{Mark, Place, Record, StorageRequest};
+use crate::storage::{Mark, Place, Reach, Record, StorageRequest};
 use crate::tenure::Tenure;
 use crate::time::Now;
 use crate::tombstone::{Kept, Tombstones};
@@ -55,6 +55,8 @@ pub struct CoreConfig {
     pub limits: CoreLimits,
     /// Who keeps what.
     pub placement: Arc<Placement>,
+    /// What the storage engine is to the cores of a shard.
+    pub reach: Reach,
     /// Makes hashing unpredictable to users.
     pub seed: u64,
 }

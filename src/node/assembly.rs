@@ -17,6 +17,7 @@ use crate::links::{Dialer, LinkParts};
 use crate::mesh::{Endpoint, mesh};
 use crate::random;
 use crate::storage::LogSeat;
+use iris_shards::storage::Reach;
 
 /// What all executors of a node share.
 pub struct Assembly<'a> {
@@ -72,7 +73,7 @@ impl Assembly<'_> {
         let (is_core, limits) = (self.config.role.is_core(), self.config.edge.clone());
         let edge = EdgeConfig { node, executor, is_core, limits, placement: placement.clone(), seed };
         let limits = self.config.core.clone();
-        let core = CoreConfig { node, executor, executors, limits, placement, seed };
+        let core = CoreConfig { node, executor, executors, limits, placement, reach: Reach::Own, seed };
         (EdgeNode::new(edge), CoreNode::new(core))
     }
 }

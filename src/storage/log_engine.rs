@@ -108,7 +108,7 @@ impl LogEngine {
                     StorageRequest::Append(_) => self.hold.on_append(),
                     // Begins with the end of the turn.
                     StorageRequest::Read { .. } => self.hold.release(),
-                    StorageRequest::Trim { .. } | StorageRequest::Heard { .. } => {}
+                    StorageRequest::Trim { .. } | StorageRequest::Heard { .. } | StorageRequest::Load { .. } => {}
                 }
                 self.handle(LogEvent::Request(request));
             }

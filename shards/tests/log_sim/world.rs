@@ -168,6 +168,9 @@ impl World {
             }
             StorageEvent::Relocate { record, place } => self.on_relocate(record, place),
             StorageEvent::Recovered { .. } => panic!("recovered twice"),
+            other @ (StorageEvent::Away(_) | StorageEvent::Loaded { .. } | StorageEvent::Gone { .. }) => {
+                panic!("only shared stores say this: {other:?}")
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use iris_shards::edge_node::{EdgeConfig, EdgeNode};
 use iris_shards::event::{Action, CoreEvent, EdgeEvent};
 use iris_shards::id::{ExecutorId, MessageId, NodeId, SessionId};
 use iris_shards::peer::{ToCore, ToCores, ToEdge};
-use iris_shards::storage::Record;
+use iris_shards::storage::{Reach, Record};
 use iris_shards::time::Now;
 
 use crate::engine::{Engine, Medium};
@@ -408,6 +408,7 @@ impl World {
             executors: executors as u16,
             limits: self.plan.core.clone(),
             placement,
+            reach: Reach::Own,
             seed: node as u64,
         };
         let mut engine = Engine::new(medium, self.plan.pace.flush_us);

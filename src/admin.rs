@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-pub use status::{ExecutorStatus, Histogram, LinkStatus, LogStatus, Messages, Status, Totals, Traffic};
+pub use status::{
+    ExecutorStatus, Histogram, IdleStatus, LinkStatus, LogStatus, Messages, Paths, Shards, Status, Totals, Traffic,
+};
 
 const REQUEST_BYTES_MAX: u64 = 4_096;
 /// Connections served at a time.
@@ -100,6 +102,10 @@ pub fn serve(path: &Path, verbs: Verbs) -> Result<Admin, AdminError> {
     }
     if path.symlink_metadata().is_ok_and(|found| std::os::unix::fs::FileTypeExt::is_socket(&found.file_type())) {
         std::fs::remove_file(path).map_err(failed)?;
+    }
+    if let Some(directory) = path.parent() {
+        // That of an edge, which keeps no data, may be new.
+        std::fs::create_dir_all(directory).map_err(failed)?;
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     let admin = Admin { path: path.to_path_buf() };

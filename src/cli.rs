@@ -13,6 +13,7 @@ mod serve;
 mod shards;
 mod status;
 mod storage;
+mod table;
 
 use crate::client::ClientError;
 use crate::config::ConfigError;

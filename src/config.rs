@@ -6,6 +6,7 @@
 mod check;
 mod cluster;
 mod fault;
+mod registry;
 mod secret;
 mod shards;
 mod text;
@@ -13,6 +14,7 @@ mod used;
 mod written;
 
 pub use fault::{ConfigError, Fault, Place, Problem};
+pub use registry::Registry;
 pub use secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret, Token};
 pub use shards::{Ranges, parse_shards, shards_text, united};
 pub use used::{Cluster, Config, Discovery, LinkConfig, ListedNode, LogFormat, Role, Spread};

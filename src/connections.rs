@@ -58,12 +58,32 @@ struct Connection {
     cut: Option<Box<Cut>>,
     phase: Phase,
     is_dirty: bool,
+    is_read: bool,
     is_overfull: bool,
 }
 
 impl Connection {
-    const FREE: Connection =
-        Connection { key: None, out: None, cut: None, phase: Phase::Free, is_dirty: false, is_overfull: false };
+    const FREE: Connection = Connection {
+        key: None,
+        out: None,
+        cut: None,
+        phase: Phase::Free,
+        is_dirty: false,
+        is_read: false,
+        is_overfull: false,
+    };
+}
+
+/// When a connection is read of which was heard that it is readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// Now.
+    Now,
+    /// In the next turn: it is written at the end of this one, and what its client answers to that may be read along. Else
+    /// two who write to each other would for ever be read and written twice, each time for half of the messages.
+    Next,
+    /// It was read after this was heard.
+    Done,
 }
 
 /// What came of reading from a connection.
@@ -84,6 +104,8 @@ pub enum Input {
 pub struct Connections {
     list: Vec<Connection>,
     dirty: Vec<u32>,
+    /// Those that were read in this turn before anything that was heard at its beginning.
+    read: Vec<u32>,
     pool: Vec<Box<Out>>,
     /// Closing connections and when to stop waiting for them, in monotonic ms.
     lingering: VecDeque<(u64, ConnectionKey)>,
@@ -97,6 +119,7 @@ impl Connections {
         Connections {
             list: Vec::new(),
             dirty: Vec::new(),
+            read: Vec::new(),
             pool: Vec::new(),
             lingering: VecDeque::new(),
             frame_bytes_max,
@@ -134,6 +157,30 @@ impl Connections {
     /// Whether only the end is awaited.
     pub fn is_closing(&self, session: SessionId) -> bool {
         self.list[session.0 as usize].phase == Phase::Closing
+    }
+
+    /// When to read a connection that became readable before this turn.
+    pub fn reading(&self, key: ConnectionKey) -> Reading {
+        match self.list.get(key.index()) {
+            Some(connection) if connection.key == Some(key) && connection.is_read => Reading::Done,
+            Some(connection) if connection.is_dirty && connection.phase == Phase::Open => Reading::Next,
+            _ => Reading::Now,
+        }
+    }
+
+    /// A connection was read, or will be in the next turn, whatever was heard before this turn.
+    pub fn note_read(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.list.get_mut(key.index()).filter(|connection| connection.key == Some(key)) {
+            connection.is_read = true;
+            self.read.push(key.index() as u32);
+        }
+    }
+
+    /// What is heard from now on is new.
+    pub fn end_turn(&mut self) {
+        for index in self.read.drain(..) {
+            self.list[index as usize].is_read = false;
+        }
     }
 
     /// A scratch buffer that holds the longest cut frame and one read behind it.

@@ -1,12 +1,10 @@
 //! Discovery: who is in the cluster, and so who keeps what.
 //!
-//! One key of the configuration says how ([`static_list`], [`gossip`], [`dns`], [`registry`]); all of them end in a [`View`], told to the
+//! One key of the configuration says how (`static_list`, `gossip`, `dns`, `registry`); all of them end in a [`View`], told to the
 //! node whenever it changes. Runs on a thread of its own beside the executors, and decides nothing about links: a node
 //! that is known may be out of reach.
 
-mod consul;
 mod dns;
-mod etcd;
 mod gossip;
 mod publish;
 pub mod registry;
@@ -22,6 +20,7 @@ use publish::Publisher;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -29,7 +28,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// How long [`Discovery::leave`] waits at most.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
+const LEAVE_PATIENCE: Duration = Duration::from_secs(4);
 /// Wishes that wait for the thread.
 const COMMANDS_MAX: usize = 16;
 
@@ -47,6 +46,21 @@ pub enum DiscoveryError {
     /// The name servers of the system.
     #[error("cannot read the system's name servers (cluster.dns.server: Auto): {0}")]
     NameServers(String),
+    /// A registry's certificates.
+    #[error("cluster.{service}.tls.{file}: {}: {reason}", .path.display())]
+    Certificates {
+        /// `consul` or `etcd`.
+        service: &'static str,
+        /// `ca` or `identity`.
+        file: &'static str,
+        /// As configured.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The client that asks a registry.
+    #[error("cannot ask a registry: {0}")]
+    Http(String),
     /// The thread, or what it runs on.
     #[error("cannot start discovery: {0}")]
     Thread(#[from] io::Error),
@@ -100,10 +114,10 @@ pub fn start(
             Box::pin(dns::run(names, edge, publisher, commands))
         }
         config::Discovery::Consul { .. } | config::Discovery::Etcd { .. } => {
-            publisher.publish(vec![own.clone()], Vec::new());
             let service =
-                registry::Service::new(config).ok_or_else(|| io::Error::other("no registry is configured"))?;
-            Box::pin(registry::run(service, own, config.cluster.claim_ms, publisher, commands))
+                registry::Service::new(config)?.ok_or_else(|| io::Error::other("no registry is configured"))?;
+            let turns = registry::Turns::new(own, config.cluster.claim_ms, publisher);
+            Box::pin(registry::run(service, turns, commands))
         }
     };
     let thread = std::thread::Builder::new().name("discovery".to_owned()).spawn(move || {
@@ -121,7 +135,7 @@ impl Discovery {
         self.tell(Command::Drain);
     }
 
-    /// Tells the others that this node is gone; returns when some are told, or after two seconds.
+    /// Tells the others that this node is gone; returns when some are told, or after four seconds.
     pub fn leave(&self) {
         let (sender, told) = crossbeam_channel::bounded(1);
         self.tell(Command::Leave(sender));
@@ -153,13 +167,13 @@ impl Drop for Discovery {
 }
 
 /// What is locked here is whole after every change of it, whoever panicked since.
-fn locked<T>(status: &Mutex<T>) -> MutexGuard<'_, T> {
-    status.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The address by which others reach a socket of this node that is bound to `bound`.
 ///
-/// 0.0.0.0 and [::] are no addresses to dial: the one that the kernel would use to reach another node stands for them.
+/// `0.0.0.0` and `[::]` are no addresses to dial: the one that the kernel would use to reach another node stands for them.
 #[must_use]
 pub fn reachable(bound: SocketAddr, others: &[SocketAddr]) -> SocketAddr {
     if !bound.ip().is_unspecified() {
@@ -189,8 +203,10 @@ pub fn link_address(config: &Config, bound: Option<SocketAddr>) -> String {
         config::Discovery::Gossip { seeds, .. } => seeds.iter().filter_map(|seed| seed.parse().ok()).collect(),
         config::Discovery::Static { nodes } => nodes.iter().filter_map(|node| node.address.parse().ok()).collect(),
         config::Discovery::Dns { server, .. } => server.iter().copied().collect(),
-        config::Discovery::Consul { address, .. } | config::Discovery::Etcd { address } => {
-            address.trim_start_matches("http://").trim_end_matches('/').parse().into_iter().collect()
+        config::Discovery::Consul { at, .. } | config::Discovery::Etcd { at, .. } => {
+            // A name is not looked up for this: the way out will do.
+            let host = at.address.host_str().map(|host| host.trim_matches(['[', ']']).parse());
+            host.into_iter().flatten().map(|ip| SocketAddr::new(ip, 9)).collect()
         }
     };
     bound.map(|bound| reachable(bound, &others).to_string()).unwrap_or_default()

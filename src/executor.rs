@@ -22,7 +22,7 @@ use iris_shards::time::Now;
 use socket2::Socket;
 
 use crate::admin::{ExecutorStatus, LinkStatus};
-use crate::connections::Connections;
+use crate::connections::{Connections, Reading};
 use crate::discovery::View;
 use crate::links::{Dialled, Happening, LinkParts, Links};
 use crate::mesh::Endpoint;
@@ -124,8 +124,9 @@ pub struct Executor {
     link_doors: Vec<ListenerId>,
     control: Receiver<Control>,
     actions: Vec<Action>,
-    /// Connections that had more to read than their share of the last turn, and whether an end is among it.
-    unread: Vec<(ConnectionKey, bool)>,
+    /// Connections that are read in the next turn, and whether an end is among it: they had more than their share of
+    /// this one, or are to be written first.
+    unread: VecDeque<(ConnectionKey, bool)>,
     /// What happened to sockets and did not fit into the last turn.
     ready: VecDeque<SocketEvent>,
     started: Instant,
@@ -169,7 +170,7 @@ impl Executor {
             link_doors: Vec::new(),
             control: parts.control,
             actions: Vec::new(),
-            unread: Vec::new(),
+            unread: VecDeque::new(),
             ready: VecDeque::new(),
             started: Instant::now(),
             now: Now::default(),
@@ -223,17 +224,29 @@ impl Executor {
             self.on_recovered();
         }
         self.take_unread_links();
-        for (key, has_ended) in std::mem::take(&mut self.unread) {
-            self.on_readable(key, has_ended);
-        }
+        self.take_unread();
         self.ready.extend(socket_events.drain(..));
         self.take_ready();
         self.take_from_mesh();
         self.tick();
         self.write();
+        self.connections.end_turn();
         self.engine.commit(self.now.mono_ms);
         self.mesh.outbound.flush();
         Ok(())
+    }
+
+    /// Reads what earlier turns have left, within a share of this one.
+    fn take_unread(&mut self) {
+        let began = Instant::now();
+        for left in (0..self.unread.len()).rev() {
+            let Some((key, has_ended)) = self.unread.pop_front() else { return };
+            self.on_readable(key, has_ended);
+            self.connections.note_read(key);
+            if left.is_multiple_of(LOOK_EVERY) && began.elapsed() > SOCKETS_SHARE {
+                return;
+            }
+        }
     }
 
     /// Handles what happened to sockets, within the share of a turn.
@@ -307,7 +320,11 @@ impl Executor {
                 self.counts.accept_failed += 1;
                 tracing::warn!(%error, executor = self.seat.executor, "a client could not be accepted");
             }
-            SocketEvent::Readable(key) => self.on_readable(key, false),
+            SocketEvent::Readable(key) => match self.connections.reading(key) {
+                Reading::Now => self.on_readable(key, false),
+                Reading::Next => self.unread.push_back((key, false)),
+                Reading::Done => {}
+            },
             SocketEvent::Hangup(key) => self.on_readable(key, true),
             SocketEvent::Writable(key) => match self.connections.session(key) {
                 Some(session) => self.connections.on_writable(session),
@@ -465,7 +482,11 @@ impl Executor {
         let engine = self.engine.is_busy().then_some(self.now.mono_ms + ENGINE_TICK_MS);
         let deadline = deadlines.into_iter().flatten().chain(engine).min();
         let sleep = Sleep {
-            deadline: deadline.map(|ms| self.started + Duration::from_millis(ms)),
+            deadline: deadline
+                .map(|ms| self.started + Duration::from_millis(ms))
+                .into_iter()
+                .chain(self.engine.held_until())
+                .min(),
             has_company: self.engine.is_busy(),
         };
         let (mesh, control) = (&self.mesh, &self.control);

@@ -11,7 +11,7 @@
 //! | [`cli`], [`client`] | the command: one file per verb, and the client that chat, send and listen use |
 //! | [`config`] | RON as written → configuration as used; every default and limit |
 //! | [`node`] | one node: preflight, its cluster, executors, drain, the end |
-//! | [`discovery`] | who is there and which shards each core keeps: a list, gossip, or DNS → a view with its placement |
+//! | [`discovery`] | who is there and which shards each core keeps: a list, gossip, DNS, Consul or etcd → a view with its placement |
 //! | [`links`] | one TCP connection to each other node: dialling, handshake, bytes ↔ messages between machines |
 //! | [`runtime`], [`cpus`], [`preflight`], [`watchdog`] | starting executors on their CPUs, and what could be in the way |
 //! | [`executor`] | the loop of one executor: gather, handle, perform, write, sleep |
@@ -19,7 +19,7 @@
 //! | [`mesh`], [`bell`] | bounded rings between executors, and what wakes them |
 //! | [`storage`] | performs append, read, trim and flush: segment files on disk |
 //! | [`plan`], [`shard_map`] | what a cluster needs, and who keeps what in it, as `iris plan` and `iris shards` print it |
-//! | [`admin`], [`service`], [`logging`] | the admin socket, signals and systemd, log lines |
+//! | [`admin`], [`service`], [`logging`], [`random`] | the admin socket, signals and systemd, log lines, numbers by chance |
 //!
 //! # One message, from end to end
 //!
@@ -77,6 +77,7 @@ pub mod mesh;
 pub mod node;
 pub mod plan;
 pub mod preflight;
+pub mod random;
 pub mod runtime;
 pub mod service;
 pub mod shard_map;

@@ -17,7 +17,7 @@ use ahash::RandomState;
 use hashbrown::HashMap;
 use iris_shards::frame::Decoded;
 use iris_shards::id::NodeId;
-use iris_shards::link::{self, HANDSHAKE_FRAME_BYTES_MAX, Introduction, LinkFrame, Parcel};
+use iris_shards::link::{self, HANDSHAKE_FRAME_BYTES_MAX, Introduction, LinkFrame, Parcel, Party};
 use iris_shards::peer::Peer;
 
 use crate::discovery::View;
@@ -37,14 +37,8 @@ const LEARNED_MAX: usize = 16_384;
 /// Another node with a link, as every executor of this node knows it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Neighbour {
-    /// Which.
-    pub node: NodeId,
-    /// Its name.
-    pub name: String,
-    /// Where it stands.
-    pub region: String,
-    /// Where it can be dialled; empty if it cannot.
-    pub address: String,
+    /// What it said of itself.
+    pub party: Party,
     /// The number of the link: messages for an earlier one are dropped.
     pub generation: u32,
 }
@@ -106,7 +100,7 @@ pub struct Links {
     /// The nodes whose link is this executor's.
     cares: HashMap<NodeId, Care, RandomState>,
     dirty: Vec<usize>,
-    unread: Vec<usize>,
+    unread: Vec<(ConnectionKey, bool)>,
     happened: Vec<Happening>,
     generations: u32,
     look_ms: u64,
@@ -151,7 +145,7 @@ impl Links {
 
     /// This executor was told that a link is up.
     pub fn note_up(&mut self, neighbour: Arc<Neighbour>) {
-        self.neighbours.insert(neighbour.node, neighbour);
+        self.neighbours.insert(neighbour.party.node, neighbour);
     }
 
     /// This executor was told that a link is lost.
@@ -168,7 +162,7 @@ impl Links {
     /// The name and the region of a node, as far as they are known.
     pub fn name_of(&self, node: NodeId) -> (String, String) {
         let known = self.view.nodes.get(&node).map(|known| (&known.name, &known.region));
-        let neighbour = self.neighbours.get(&node).map(|neighbour| (&neighbour.name, &neighbour.region));
+        let neighbour = self.neighbours.get(&node).map(|neighbour| (&neighbour.party.name, &neighbour.party.region));
         let learned = self.learned.get(&node).map(|learned| (&learned.name, &learned.region));
         let (name, region) =
             known.or(neighbour).or(learned).map(|(name, region)| (name.clone(), region.clone())).unzip();
@@ -192,7 +186,7 @@ impl Links {
     }
 
     /// Whether a socket is one of a link.
-    pub fn has(&self, key: ConnectionKey) -> bool {
+    fn has(&self, key: ConnectionKey) -> bool {
         self.wires.get(&key.index()).is_some_and(|wire| wire.key == key)
     }
 
@@ -270,8 +264,14 @@ impl Links {
         }
     }
 
-    /// There is something to read, or the end.
-    pub fn on_readable(&mut self, sockets: &mut Sockets, key: ConnectionKey, scratch: &mut [u8], now_ms: u64) {
+    /// There is something to read. One that has ended is read to its end: no event tells it again.
+    pub fn on_readable(
+        &mut self,
+        sockets: &mut Sockets,
+        (key, has_ended): (ConnectionKey, bool),
+        scratch: &mut [u8],
+        now_ms: u64,
+    ) {
         let index = key.index();
         for _ in 0..READS_PER_TURN {
             let Some(wire) = self.wires.get_mut(&index).filter(|wire| wire.key == key) else { return };
@@ -283,19 +283,18 @@ impl Links {
             }
             match read {
                 Read::Bytes => {}
+                Read::Drained if has_ended => {}
                 Read::Ended => return self.lose(sockets, index, "the other side has ended it", now_ms),
-                Read::Drained => return self.watch_greeting(sockets, index, now_ms),
+                Read::Drained | Read::Nothing => return self.watch_greeting(sockets, index, now_ms),
             }
         }
-        self.unread.push(index);
+        self.unread.push((key, has_ended));
     }
 
     /// Goes on with what was left unread.
     pub fn take_unread(&mut self, sockets: &mut Sockets, scratch: &mut [u8], now_ms: u64) {
-        for index in std::mem::take(&mut self.unread) {
-            if let Some(key) = self.wires.get(&index).map(|wire| wire.key) {
-                self.on_readable(sockets, key, scratch, now_ms);
-            }
+        for unread in std::mem::take(&mut self.unread) {
+            self.on_readable(sockets, unread, scratch, now_ms);
         }
     }
 
@@ -335,33 +334,35 @@ impl Links {
     /// Decodes what has come, frame by frame.
     fn take_frames(&mut self, sockets: &mut Sockets, index: usize, now_ms: u64) {
         let mut used = 0;
-        let is_ours = |node: NodeId, seat: (usize, usize)| node.0 as usize % seat.1 == seat.0;
-        loop {
-            let Some(wire) = self.wires.get_mut(&index) else { return };
-            let is_up = wire.generation().is_some();
-            let bytes_max = if is_up { self.own.frame_bytes_max } else { HANDSHAKE_FRAME_BYTES_MAX };
-            let decoded = link::decode(&wire.input[used..], bytes_max, self.own.hello.node);
-            match decoded {
-                Ok(Decoded::Frame { frame, used: length }) => {
-                    used += length;
-                    match (&wire.stage, frame) {
-                        (Stage::Up(_), frame) => self.on_frame(index, frame, length, now_ms),
-                        (Stage::Closing, _) => {}
-                        (Stage::Greeting, LinkFrame::Hello(hello)) if !is_ours(hello.node, self.seat) => {
-                            return self.hand_over(sockets, index, hello.node, now_ms);
-                        }
-                        (_, frame) => self.on_greeting(sockets, index, frame, now_ms),
-                    }
-                }
-                Ok(Decoded::NeedMore { wanted }) => {
-                    wire.wanted = wanted;
-                    return wire.consume(used);
-                }
-                Err(error) => return self.lose(sockets, index, &error.to_string(), now_ms),
-            }
+        while let Some(length) = self.take_frame(sockets, (index, used), now_ms) {
+            used += length;
         }
     }
 
+    /// Takes the frame behind so many bytes, and tells its length; `None` if nothing is left to decode, or the link is gone.
+    fn take_frame(&mut self, sockets: &mut Sockets, (index, used): (usize, usize), now_ms: u64) -> Option<usize> {
+        let wire = self.wires.get_mut(&index)?;
+        let is_up = wire.generation().is_some();
+        let bytes_max = if is_up { self.own.frame_bytes_max } else { HANDSHAKE_FRAME_BYTES_MAX };
+        match link::decode(&wire.input[used..], bytes_max, self.own.hello.party.node) {
+            Ok(Decoded::Frame { frame, used: length }) => {
+                match wire.stage {
+                    Stage::Up(_) => self.on_frame(index, frame, length, now_ms),
+                    Stage::Closing => {}
+                    _ => self.on_greeting(sockets, index, frame, now_ms),
+                }
+                return Some(length);
+            }
+            Ok(Decoded::NeedMore { wanted }) => {
+                wire.wanted = wanted;
+                wire.consume(used);
+            }
+            Err(error) => self.lose(sockets, index, &error.to_string(), now_ms),
+        }
+        None
+    }
+
+    /// The connection goes to the executor that owns the links to this node, with everything that has come, HELLO first.
     fn hand_over(&mut self, sockets: &mut Sockets, index: usize, node: NodeId, now_ms: u64) {
         let Some(wire) = self.wires.remove(&index) else { return };
         match sockets.release(wire.key) {

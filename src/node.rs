@@ -162,9 +162,3 @@ fn connections_max(config: &Config, layout: &Layout) -> Result<usize, NodeError>
     }
     Ok(wanted.min(room) as usize)
 }
-
-/// Seeded by the system, as every `HashMap` is.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id())
-}

@@ -74,6 +74,10 @@ pub struct SocketCounters {
     pub sleeps: u64,
     /// Sleeps that a spin made unnecessary.
     pub spins: u64,
+    /// Spins that ended in a sleep.
+    pub futile_spins: u64,
+    /// Time spent spinning: CPU time that nobody needed.
+    pub spun: Duration,
 }
 
 /// How an executor's sockets are set up.

@@ -6,7 +6,7 @@ mod wire;
 
 use std::time::{Duration, Instant};
 
-use iris_shards::frame::{ClientFrame, Code, Hello, LEVEL_DELIVERED, LEVEL_STORED};
+use iris_shards::frame::{ClientFrame, Code, Hello, LEVEL_STORED};
 use iris_shards::id::MessageId;
 use process::Node;
 use wire::{Dice, Heard, Wire, clock_ms, encoded, hello, new_id, opening, raw_frame, send};
@@ -105,7 +105,7 @@ fn an_inbox_is_full_by_count() {
     alice.send(7, "bob", b"x");
     assert_eq!(bob.letter().sequence, 4);
     bob.acknowledge(4, 4);
-    assert_eq!(alice.confirmed(7), LEVEL_DELIVERED);
+    alice.delivered(7);
     assert!(
         node.status()["totals"]["limits_reached"]["inbox_messages_max"].is_u64()
             || node.status()["totals"]["limits_reached"].to_string().contains("inbox")
@@ -138,7 +138,7 @@ fn too_many_recipients_at_a_time_are_refused() {
     assert_eq!(alice.refused(3), (Code::TooManyRecipients, 77));
     assert_eq!(present[0].letter().sequence, 1);
     present[0].acknowledge(1, 1);
-    assert_eq!(alice.confirmed(1), LEVEL_DELIVERED);
+    alice.delivered(1);
     alice.send(4, "carol", b"x");
     assert_eq!(alice.confirmed(4), LEVEL_STORED);
 }
@@ -157,11 +157,11 @@ fn a_busy_executor_refuses() {
     assert_eq!(carol.refused(1), (Code::Busy, 55));
     bob.letter();
     bob.acknowledge(1, 1);
-    assert_eq!(alice.confirmed(1), LEVEL_DELIVERED);
+    alice.delivered(1);
     carol.send(2, "bob", &[0; 6_000]);
     bob.letter();
     bob.acknowledge(2, 2);
-    assert_eq!(carol.confirmed(2), LEVEL_DELIVERED);
+    carol.delivered(2);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn what_waited_longer_than_inboxes_keep_is_dropped_and_the_sender_hears_it() {
     alice.send(2, "bob", b"new");
     assert_eq!(bob.letter().body, b"new");
     bob.acknowledge(2, 2);
-    assert_eq!(alice.confirmed(2), LEVEL_DELIVERED);
+    alice.delivered(2);
 }
 
 // CLOSE

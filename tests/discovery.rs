@@ -5,6 +5,7 @@
 use iris::config::{Config, Flags};
 use iris::discovery::{Discovery, Known, NodeState, View, link_address, start};
 use iris_shards::id::NodeId;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState};
@@ -28,13 +29,15 @@ fn config(text: &str) -> Config {
     Config::load(Some(&file), &Flags::default()).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-/// The last view, and a bell for those who wait for another one.
-type Seen = Arc<(Mutex<Option<Arc<View>>>, Condvar)>;
+/// All views, and a bell for those who wait for another one.
+type Seen = Arc<(Mutex<Vec<Arc<View>>>, Condvar)>;
 
 struct Node {
     name: String,
     discovery: Discovery,
     seen: Seen,
+    /// The last view that was waited for. Later ones may have come since.
+    at: Cell<usize>,
 }
 
 impl Node {
@@ -43,20 +46,29 @@ impl Node {
         let told = seen.clone();
         let own = Known::own(config, link_address(config, config.link.listen));
         let discovery = start(config, own, move |view| {
-            *told.0.lock().expect("no panic") = Some(view);
+            told.0.lock().expect("no panic").push(view);
             told.1.notify_all();
         });
-        Node { name: config.name.clone(), discovery: discovery.expect("it starts"), seen }
+        let discovery = discovery.expect("it starts");
+        Node { name: config.name.clone(), discovery, seen, at: Cell::new(0) }
     }
 
-    /// Waits for a view of which this is true.
-    fn wait(&self, wanted: impl Fn(&View) -> bool) -> Arc<View> {
+    /// The view that was waited for.
+    fn view(&self) -> Arc<View> {
+        self.seen.0.lock().expect("no panic")[self.at.get()].clone()
+    }
+
+    /// Waits for a view of which this is true, from the last one on that was waited for.
+    fn wait(&self, wanted: impl Fn(&View) -> bool) {
         let mut seen = self.seen.0.lock().expect("no panic");
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let view = seen.clone().expect("the first comes before the start returns");
-            if wanted(&view) {
-                return view;
+            while self.at.get() + 1 < seen.len() && !wanted(&seen[self.at.get()]) {
+                self.at.set(self.at.get() + 1);
+            }
+            let view = &seen[self.at.get()];
+            if wanted(view) {
+                return;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "{} still has {view:#?}", self.name);
@@ -111,7 +123,7 @@ fn five_nodes_join_leave_die_and_come_back() {
     let mut gossip = Gossip { addresses: addresses(6), nodes: BTreeMap::new() };
     gossip.start(0, &[]);
     gossip.start(1, &[0]);
-    // By a name, by one that is not there yet, and by several.
+    // By one that is not there yet, and by several.
     gossip.start(2, &[1]);
     gossip.start(3, &[4, 2]);
     gossip.start(4, &[0, 1, 2, 3]);
@@ -131,7 +143,7 @@ fn five_nodes_join_leave_die_and_come_back() {
     drop(gossip.nodes.remove(&3));
     let noticed = gossip.until(&[(0, Alive), (2, Alive), (3, Gone), (4, Alive)]);
     placements_agree(&gossip, &[0, 2, 3, 4]);
-    let view = gossip.nodes[&0].wait(|_| true);
+    let view = gossip.nodes[&0].view();
     assert_eq!(view.uncovered[1].shards, 30..=39, "{:?}", view.uncovered);
     let forgotten = gossip.until(&[0, 2, 4].map(|n| (n, Alive)));
     placements_agree(&gossip, &[0, 2, 4]);
@@ -154,7 +166,7 @@ fn five_nodes_join_leave_die_and_come_back() {
 /// Every node has the same placement: each of these keeps its ten shards, and nobody the others.
 fn placements_agree(gossip: &Gossip, cores: &[usize]) {
     for node in gossip.nodes.values() {
-        let placement = node.wait(|_| true).placement.clone();
+        let placement = node.view().placement.clone();
         for shard in 0..60 {
             let core = shard as usize / 10;
             let wanted: &[NodeId] =
@@ -180,7 +192,7 @@ fn strangers_are_refused_and_counted() {
     // It goes on.
     gossip.start(2, &[0]);
     gossip.until(&[0, 2].map(|n| (n, NodeState::Alive)));
-    assert_eq!(stranger.wait(|_| true).nodes.len(), 1);
+    assert_eq!(stranger.view().nodes.len(), 1);
 }
 
 #[test]
@@ -221,7 +233,7 @@ fn a_static_list_is_the_view() {
         node: (name: "d", role: edge, link: (listen: "127.0.0.1:4"), admin: "unused"),
     )"#;
     let node = Node::start(&config(text));
-    let view = node.wait(|_| true);
+    let view = node.view();
     let names: Vec<&str> = view.nodes.values().map(|known| known.name.as_str()).collect();
     assert_eq!((view.number, names.len(), view.placement.copies()), (1, 4, 2));
     assert_eq!(view.nodes[&NodeId::of_name("d")].address, "127.0.0.1:4");
@@ -236,6 +248,6 @@ fn a_static_list_is_the_view() {
 #[test]
 fn a_node_that_is_alone_keeps_everything() {
     let node = Node::start(&config("(node: (data: \"unused\"))"));
-    let view = node.wait(|_| true);
+    let view = node.view();
     assert_eq!((view.nodes.len(), view.uncovered.len(), view.placement.of_shard(15).len()), (1, 0, 1));
 }

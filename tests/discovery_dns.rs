@@ -1,84 +1,48 @@
-//! Discovery by DNS against a real name server (NSD of Debian) on an address 127.x.y.z of its own.
-//!
-//! Without NSD each test says that it was skipped: `scripts/name-server install`.
+//! Discovery by DNS against a real name server (NSD, by `scripts/engines`).
 
+mod engines;
+
+use engines::Engine;
 use iris::config::{Config, Flags};
 use iris::discovery::{Discovery, DiscoveryStatus, Known, View, start};
 use iris_shards::id::NodeId;
 use std::fmt::Write;
-use std::hash::{BuildHasher, RandomState};
-use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const PORT: u16 = 5_353;
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/name-server");
 
 struct NameServer {
-    directory: tempfile::TempDir,
-    ip: Ipv4Addr,
+    engine: Engine,
     serial: u32,
-    child: Option<Child>,
+    is_up: bool,
 }
 
 impl NameServer {
     /// None, and a sentence, if there is none on this machine.
     fn new(test: &str) -> Option<Self> {
-        let has = Command::new(SCRIPT).arg("has").output().expect("a shell");
-        if !has.status.success() {
-            println!("skipped: {test}: {}", String::from_utf8_lossy(&has.stderr).trim());
-            return None;
-        }
-        let [a, b, c, ..] = RandomState::new().hash_one(test).to_be_bytes();
-        let ip = Ipv4Addr::new(127, a.clamp(1, 254), b, c.clamp(1, 254));
-        let directory = tempfile::tempdir().expect("a directory");
-        Some(NameServer { directory, ip, serial: 0, child: None })
+        let engine = Engine::up("dns", &format!("discovery by DNS, {test}"))?;
+        Some(NameServer { engine, serial: 1, is_up: true })
     }
 
-    /// Serves these records of core.test from now on.
+    /// Serves these records of core.iris.internal from now on.
     fn serve(&mut self, records: &str) {
         self.serial += 1;
-        let head = format!(
-            "$ORIGIN core.test.\n$TTL 1\n@ SOA ns host {} 60 60 60 1\n@ NS ns\nns A {}\n",
-            self.serial, self.ip
-        );
-        std::fs::write(self.directory.path().join("zone"), head + records).expect("written");
-        match &self.child {
-            Some(child) => signal(child, "HUP"),
-            None => self.start(),
+        let (zone, host) = (self.engine.field("zone"), self.engine.field("host"));
+        let head = format!("$ORIGIN {zone}.\n$TTL 1\n@ SOA ns host {} 60 60 60 1\n@ NS ns\nns A {host}\n", self.serial);
+        std::fs::write(self.engine.field("zone_file"), head + records).expect("written");
+        match self.is_up {
+            true => self.engine.signal("HUP"),
+            false => self.engine.start(),
         }
-    }
-
-    fn start(&mut self) {
-        let directory = self.directory.path().to_str().expect("UTF-8");
-        let mut command = Command::new(SCRIPT);
-        command.args(["start", directory, &self.ip.to_string(), &PORT.to_string(), "core.test"]);
-        self.child = Some(command.stdin(Stdio::null()).spawn().expect("a shell"));
+        self.is_up = true;
     }
 
     fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            signal(&child, "TERM");
-            child.wait().expect("it ends");
-        }
+        self.engine.stop();
+        self.is_up = false;
     }
-}
-
-impl Drop for NameServer {
-    fn drop(&mut self) {
-        self.stop();
-        if std::thread::panicking() {
-            println!("{}", std::fs::read_to_string(self.directory.path().join("nsd.log")).unwrap_or_default());
-        }
-    }
-}
-
-fn signal(child: &Child, signal: &str) {
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-s", signal, &pid]).status().expect("kill").success());
 }
 
 struct Node {
@@ -92,12 +56,12 @@ impl Node {
         let text = format!(
             r#"(
             cluster: (discovery: dns, secret: "0123456789abcdef", num_shards: {num_shards}, claim_ms: 3_000,
-                dns: (core: "core.test", server: "{}:{PORT}")),
+                dns: (core: "core.iris.internal", server: "{}")),
             node: (name: "{name}", role: {role}, data: "unused", admin: "unused", link: (listen: "127.0.0.1:1")),
         )"#,
-            server.ip
+            server.engine.field("dns")
         );
-        let config = load(server.directory.path(), &text);
+        let config = load(&server.engine.folder(), &text);
         let seen: Arc<(Mutex<Option<Arc<View>>>, Condvar)> = Arc::default();
         let told = seen.clone();
         let discovery = start(&config, Known::own(&config, "127.0.0.1:1".to_owned()), move |view| {
@@ -181,7 +145,7 @@ fn the_list_of_cores_is_followed_and_kept_while_the_server_is_away() {
 
     server.stop();
     let status = node.until_status(|status| status.away_since_unix_ms.is_some());
-    assert!(status.away_reason.expect("a reason").starts_with("no name server answers for core.test: "));
+    assert!(status.away_reason.expect("a reason").starts_with("no name server answers for core.iris.internal: "));
     assert_eq!(status.nodes.len(), 3);
     server.serve(&(a + &b));
     node.until(&["core-a", "core-b", "edge-1"]);
@@ -223,9 +187,9 @@ fn what_is_wrong_in_the_zone_is_told() {
     assert_eq!(
         view.faults,
         [
-            "core-b.core.test has no address (A or AAAA)",
-            "the TXT record of core-a.core.test says shards=0-4: not numbers and ranges below cluster.num_shards (4); it \
-             keeps none",
+            "core-b.core.iris.internal has no address (A or AAAA)",
+            "the TXT record of core-a.core.iris.internal says shards=0-4: not numbers and ranges below \
+             cluster.num_shards (4); it keeps none",
         ]
     );
     assert_eq!(view.placement.of_shard(0), [NodeId::of_name("core-b")]);

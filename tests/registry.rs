@@ -1,91 +1,44 @@
-//! Discovery by Consul and etcd, against the real servers in a data folder of their own (`scripts/engines`).
-//!
-//! A machine that cannot have a server says so, and its tests are skipped.
-#![allow(clippy::unwrap_used)]
+//! Discovery by Consul and etcd, against the real servers: nodes without executors, so that every view can be looked at.
 
+mod engines;
+
+use engines::Engine;
+use engines::registry::{Due, NODES, PUBLISHER, READER, Registry};
 use iris::config::{Config, Flags};
 use iris::discovery::registry::{PublishedMap, Service};
-use iris::discovery::{Discovery, Known, NodeState, View, start};
+use iris::discovery::{Discovery, DiscoveryError, DiscoveryStatus, Known, NodeState, View, start};
 use iris_shards::id::NodeId;
-use serde_json::Value;
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
+use std::collections::BTreeMap;
+use std::fs::write;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::process::{Command, Output};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// After the service has changed, edges follow within this time; a busy machine gets some more.
-const FOLLOWS: Duration = Duration::from_secs(10);
+/// Nodes have followed within this time.
+const FOLLOWS: Duration = Duration::from_secs(5);
 
-/// A server of its own, stopped at the end.
-struct Server {
-    kind: &'static str,
-    data: tempfile::TempDir,
-    address: String,
+/// Makes a test of each rule for each service.
+macro_rules! on_both {
+    ($($rule:ident,)*) => {
+        mod consul { $(#[test] fn $rule() { super::on("consul", super::$rule); })* }
+        mod etcd { $(#[test] fn $rule() { super::on("etcd", super::$rule); })* }
+    };
 }
 
-impl Server {
-    fn up(kind: &'static str) -> Option<Server> {
-        let mut server = Server { kind, data: tempfile::tempdir().unwrap(), address: String::new() };
-        server.address = server.start()?;
-        Some(server)
-    }
-
-    fn start(&self) -> Option<String> {
-        let mut words = vec!["up", self.kind];
-        if self.kind == "consul" {
-            words.extend(["--token", "0d5f7b1c-5c3a-4e6e-9a7d-6f6d5b1c2a3e"]);
-        }
-        let output = self.engines(&words);
-        let told = String::from_utf8_lossy(&output.stderr);
-        if output.status.code() == Some(69) {
-            eprintln!("skipped: {told}");
-            return None;
-        }
-        assert!(output.status.success(), "{told}");
-        let started: Value = serde_json::from_slice(&output.stdout).unwrap();
-        Some(started[self.kind][0]["http"].as_str().unwrap().to_owned())
-    }
-
-    fn engines(&self, words: &[&str]) -> Output {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/engines");
-        Command::new(script).args(words).arg("--data").arg(self.data.path()).output().unwrap()
-    }
-
-    fn kill(&self) {
-        assert!(self.engines(&["down", self.kind, "--kill"]).status.success());
-    }
-
-    /// Its data is gone, and it is back at the same address.
-    fn wipe(&self) {
-        self.kill();
-        std::fs::remove_dir_all(self.data.path().join(self.kind).join("data")).unwrap();
-        self.start().unwrap();
-    }
-
-    fn config(&self, name: &str, node: &str, claim_ms: u64) -> Config {
-        let token = "token: \"0d5f7b1c-5c3a-4e6e-9a7d-6f6d5b1c2a3e\"";
-        let (kind, token) = (self.kind, if self.kind == "consul" { token } else { "" });
-        let text = format!(
-            "(cluster: (name: \"test\", discovery: {kind}, {kind}: (address: \"{}\", {token}), secret: \"0123456789abcdef\", \
-             num_shards: 100, copies: 1, claim_ms: {claim_ms}), \
-             node: (name: \"{name}\", {node}, link: (listen: \"127.0.0.1:7085\")))",
-            self.address
-        );
-        let file = self.data.path().join(format!("{name}.ron"));
-        std::fs::write(&file, text).unwrap();
-        Config::load(Some(&file), &Flags::default()).unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    fn core(&self, name: &str, shards: &str, claim_ms: u64) -> Node {
-        Node::start(&self.config(name, &format!("role: core, shards: {shards}"), claim_ms))
-    }
+on_both! {
+    cores_come_and_go_and_edges_follow,
+    who_goes_without_a_word_is_gone_for_a_while,
+    the_last_view_is_kept_while_the_service_is_away_or_wiped,
+    the_shard_map_decides_and_is_written_with_check_and_set,
+    certificates_are_asked_for,
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.engines(&["down", self.kind, "--kill"]);
-    }
+fn on(kind: &'static str, rule: fn(&str, &'static str)) {
+    rule(&format!("registry, {kind}"), kind);
 }
 
 /// The last view, and a bell for those who wait for another one.
@@ -97,37 +50,76 @@ struct Node {
 }
 
 impl Node {
-    fn start(config: &Config) -> Self {
+    fn start(config: &Config) -> Result<Self, DiscoveryError> {
         let seen = Seen::default();
         let told = seen.clone();
         let own = Known::own(config, format!("{}.test:7085", config.name));
         let discovery = start(config, own, move |view| {
-            *told.0.lock().unwrap() = Some(view);
+            *told.0.lock().expect("no panic") = Some(view);
             told.1.notify_all();
         });
-        Node { discovery: discovery.unwrap(), seen }
+        Ok(Node { discovery: discovery?, seen })
     }
 
-    /// Waits for a view of which this is true, and says how long that took.
-    fn wait(&self, what: &str, wanted: impl Fn(&View) -> bool) -> Duration {
-        let (begun, mut seen) = (Instant::now(), self.seen.0.lock().unwrap());
+    fn view(&self) -> Arc<View> {
+        self.seen.0.lock().expect("no panic").clone().expect("the first comes before the start returns")
+    }
+
+    /// Waits for a view of which this is true.
+    fn wait(&self, what: &str, wanted: impl Fn(&View) -> bool) {
+        let (deadline, mut seen) = (Instant::now() + PATIENCE, self.seen.0.lock().expect("no panic"));
         loop {
-            let view = seen.clone().unwrap();
+            let view = seen.clone().expect("the first");
             if wanted(&view) {
-                return begun.elapsed();
+                return;
             }
-            let left = PATIENCE.saturating_sub(begun.elapsed());
-            assert!(!left.is_zero(), "not {what}: {:#?} {:?}", view.nodes, view.faults);
-            (seen, _) = self.seen.1.wait_timeout(seen, left).unwrap();
+            let left = deadline.saturating_duration_since(Instant::now());
+            let status = || self.discovery.status();
+            assert!(!left.is_zero(), "not {what}: {:#?} {:?} {:#?}", view.nodes, view.faults, status());
+            (seen, _) = self.seen.1.wait_timeout(seen, left).expect("no panic");
         }
     }
 
-    fn until_away(&self, away: bool) {
+    fn until_status(&self, what: &str, wanted: impl Fn(&DiscoveryStatus) -> bool) -> DiscoveryStatus {
         let deadline = Instant::now() + PATIENCE;
-        while self.discovery.status().away_since_unix_ms.is_some() != away {
-            assert!(Instant::now() < deadline, "{:?}", self.discovery.status());
-            std::thread::sleep(Duration::from_millis(20));
+        loop {
+            let status = self.discovery.status();
+            if wanted(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "not {what}: {status:#?}");
+            std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    fn until_away(&self, is_away: bool) {
+        self.until_status("away, or back", |status| status.away_since_unix_ms.is_some() == is_away);
+    }
+}
+
+/// A configuration of a node with these fields of `cluster` beside what all have.
+fn config(folder: &Path, cluster: &str, (name, node): (&str, &str)) -> Config {
+    let text = format!(
+        "(cluster: ({cluster}, secret: \"0123456789abcdef\", num_shards: 100, copies: 1), \
+         node: (name: \"{name}\", {node}, data: \"x\", admin: \"x\", link: (listen: \"127.0.0.1:7085\")))"
+    );
+    let file = folder.join(format!("{name}.ron"));
+    write(&file, text).expect("written");
+    Config::load(Some(&file), &Flags::default()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+impl Registry {
+    fn config(&self, name: &str, node: &str, claim_ms: u64) -> Config {
+        let cluster = format!("{}, claim_ms: {claim_ms}", self.fields());
+        config(&self.engine.folder(), &cluster, (name, node))
+    }
+
+    fn edge(&self, claim_ms: u64) -> Node {
+        Node::start(&self.config("edge-1", "role: edge", claim_ms)).expect("it starts")
+    }
+
+    fn core(&self, name: &str, shards: &str, claim_ms: u64) -> Node {
+        Node::start(&self.config(name, &format!("role: core, shards: {shards}"), claim_ms)).expect("it starts")
     }
 }
 
@@ -135,104 +127,271 @@ fn state(view: &View, name: &str) -> Option<NodeState> {
     view.nodes.get(&NodeId::of_name(name)).map(|known| known.state)
 }
 
+fn is_alive(view: &View, name: &str) -> bool {
+    state(view, name) == Some(NodeState::Alive)
+}
+
 fn keeps(view: &View, name: &str, shard: u32) -> bool {
     view.placement.of_shard(shard).first() == Some(&NodeId::of_name(name))
 }
 
-fn both(rule: impl Fn(&Server)) {
-    for kind in ["consul", "etcd"] {
-        if let Some(server) = Server::up(kind) {
-            rule(&server);
-        }
+fn cores_come_and_go_and_edges_follow(test: &str, kind: &'static str) {
+    let Some(registry) = Registry::up(kind, test) else { return };
+    let edge = registry.edge(60_000);
+    let a = registry.core("core-a", "\"0-49\"", 60_000);
+    let b = registry.core("core-b", "\"50-99\", region: \"tokyo\", zone: \"z\"", 60_000);
+    edge.wait("both", |view| keeps(view, "core-a", 0) && keeps(view, "core-b", 99));
+    a.wait("both", |view| keeps(view, "core-b", 99));
+    let known = edge.view().nodes[&NodeId::of_name("core-b")].clone();
+    let told = (known.address.as_str(), known.region.as_str(), known.zone.as_str());
+    assert_eq!((told, known.is_edge, known.is_core), (("core-b.test:7085", "tokyo", "z"), false, true));
+    let due = Due::now();
+    b.discovery.drain();
+    edge.wait("draining", |view| state(view, "core-b") == Some(NodeState::Leaving));
+    due.within(FOLLOWS, "an edge knows that a core drains");
+    assert_eq!(state(&b.view(), "core-b"), Some(NodeState::Leaving));
+    let due = Due::now();
+    b.discovery.leave();
+    drop(b);
+    edge.wait("gone", |view| state(view, "core-b").is_none());
+    due.within(FOLLOWS, "an edge knows that a core has left");
+    // Edges are nobody's business.
+    assert!(state(&a.view(), "edge-1").is_none());
+}
+
+fn who_goes_without_a_word_is_gone_for_a_while(test: &str, kind: &'static str) {
+    let Some(registry) = Registry::up(kind, test) else { return };
+    let edge = registry.edge(4_000);
+    let a = registry.core("core-a", "\"0-49\"", 4_000);
+    let b = registry.core("core-b", "Auto", 4_000);
+    edge.wait("there", |view| is_alive(view, "core-a") && keeps(view, "core-b", 50));
+    drop(a);
+    edge.wait("gone", |view| state(view, "core-a") == Some(NodeState::Gone) && keeps(view, "core-a", 0));
+    let again = registry.core("core-a", "\"0-49\"", 4_000);
+    edge.wait("back", |view| is_alive(view, "core-a"));
+    drop(again);
+    edge.wait("gone", |view| state(view, "core-a") == Some(NodeState::Gone));
+    edge.wait("forgotten", |view| state(view, "core-a").is_none() && keeps(view, "core-b", 0));
+    b.wait("forgotten", |view| state(view, "core-a").is_none() && keeps(view, "core-b", 0));
+}
+
+fn the_last_view_is_kept_while_the_service_is_away_or_wiped(test: &str, kind: &'static str) {
+    let Some(mut registry) = Registry::up(kind, test) else { return };
+    let edge = registry.edge(60_000);
+    let _a = registry.core("core-a", "\"0-49\"", 60_000);
+    let b = registry.core("core-b", "Auto", 60_000);
+    edge.wait("both", |view| keeps(view, "core-a", 0) && keeps(view, "core-b", 99));
+    registry.engine.kill();
+    edge.until_away(true);
+    let status = edge.discovery.status();
+    let reason = status.away_reason.expect("a reason");
+    assert!(reason.starts_with(&format!("{kind} does not answer: ")), "{reason}");
+    drop(b);
+    // It cannot know who else is there, and so keeps nothing yet.
+    let c = registry.core("core-c", "Auto", 60_000);
+    assert!(keeps(&edge.view(), "core-a", 0) && keeps(&edge.view(), "core-b", 99) && c.view().nodes.is_empty());
+    registry.start();
+    let due = Due::now();
+    edge.wait("following", |view| is_alive(view, "core-a") && is_alive(view, "core-c"));
+    edge.until_away(false);
+    due.within(FOLLOWS, "an edge follows again");
+    edge.wait("b gone", |view| state(view, "core-b") == Some(NodeState::Gone) && is_alive(view, "core-a"));
+
+    registry.engine.kill();
+    registry.engine.wipe();
+    let d = registry.core("core-d", "Auto", 60_000);
+    registry.start();
+    let due = Due::now();
+    edge.wait("registered anew", |view| ["core-a", "core-c", "core-d"].iter().all(|name| is_alive(view, name)));
+    due.within(FOLLOWS, "an edge follows a service that has lost its data");
+    d.wait("all", |view| keeps(view, "core-a", 0) && is_alive(view, "core-c"));
+    // Who was gone before has lost nothing either.
+    edge.wait("kept", |view| state(view, "core-b") == Some(NodeState::Gone) && keeps(view, "core-a", 0));
+}
+
+fn the_shard_map_decides_and_is_written_with_check_and_set(test: &str, kind: &'static str) {
+    let Some(registry) = Registry::up(kind, test) else { return };
+    let edge = registry.edge(60_000);
+    let cores = ["core-a", "core-b"].map(|name| registry.core(name, "Auto", 60_000));
+    edge.wait("both", |view| is_alive(view, "core-a") && is_alive(view, "core-b"));
+    let map = |a: &str, b: &str, num_shards| {
+        let nodes = [("core-a", a), ("core-b", b)].map(|(name, shards)| (name.to_owned(), shards.to_owned()));
+        serde_json::to_string(&PublishedMap { num_shards, nodes: nodes.into() }).expect("JSON")
+    };
+    let fields = registry.fields_with(PUBLISHER);
+    let service = Service::new(&config(&registry.engine.folder(), &fields, ("publisher", "role: edge")));
+    let service = service.expect("no certificates").expect("a registry");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let put = |version, map: &str| runtime.block_on(service.put_map(version, map)).expect("an answer");
+    let version = || runtime.block_on(service.map()).expect("an answer").0;
+    assert_eq!(version(), 0);
+    assert!(put(0, &map("0-79", "80-99", 100)));
+    assert!(!put(0, &map("0-9", "10-99", 100)), "somebody else was first");
+    let due = Due::now();
+    let first = |view: &View| keeps(view, "core-a", 79) && keeps(view, "core-b", 80);
+    edge.wait("mapped", first);
+    cores.iter().for_each(|core| core.wait("mapped", first));
+    due.within(FOLLOWS, "all follow the shard map");
+    let before = version();
+    assert!(put(before, &map("0-9", "10-99", 100)));
+    assert!(!put(before, &map("0-79", "80-99", 100)), "it has another version now");
+    let second = |view: &View| keeps(view, "core-a", 9) && keeps(view, "core-b", 10);
+    edge.wait("mapped anew", second);
+    // Slips of the pen move nothing.
+    for (text, fault) in [
+        (
+            map("0-9", "10-199", 200),
+            "the shard map is for 200 shards, and cluster.num_shards is 100; it is not followed",
+        ),
+        ("oops".to_owned(), "the shard map is not one"),
+    ] {
+        registry.put_map(&text);
+        edge.wait("told", |view| view.faults.iter().any(|told| told.contains(fault)) && second(view));
+    }
+    registry.put_map(&map("0-79", "80-99", 100));
+    edge.wait("mapped again", |view| first(view) && view.faults.is_empty());
+}
+
+#[test]
+fn consul_asks_for_the_right_token() {
+    let Some(registry) = Registry::up("consul", "registry, tokens") else { return };
+    let start = |token: &str, name: &str, node: &str| {
+        let folder = registry.engine.folder();
+        Node::start(&config(&folder, &registry.fields_with(token), (name, node))).expect("it starts")
+    };
+    let core = start(NODES, "core-a", "role: core");
+    core.wait("itself", |view| keeps(view, "core-a", 0));
+    let strange = "11111111-2222-3333-4444-555555555555";
+    let edge = start(strange, "edge-1", "role: edge");
+    let reason = |node: &Node, wanted: &str| {
+        let is_it = |status: &DiscoveryStatus| status.away_reason.as_ref().is_some_and(|told| told.contains(wanted));
+        let status = node.until_status(wanted, is_it);
+        assert!(status.away_since_unix_ms.is_some());
+        assert!(!format!("{status:?}").contains(strange));
+    };
+    reason(&edge, "consul refuses (403)");
+    assert!(state(&edge.view(), "core-a").is_none());
+    // It may read and write the shard map, and see nobody.
+    let publisher = start(PUBLISHER, "edge-2", "role: edge");
+    reason(&publisher, "the token may not read all that there is");
+    let core = start(READER, "core-b", "role: core, shards: 7");
+    reason(&core, "this node cannot be registered: consul refuses (403)");
+    core.wait("the other", |view| is_alive(view, "core-a") && keeps(view, "core-b", 7));
+    let edge = start(READER, "edge-3", "role: edge");
+    edge.wait("who may register", |view| is_alive(view, "core-a"));
+    assert!(state(&edge.view(), "core-b").is_none() && edge.discovery.status().away_reason.is_none());
+}
+
+#[test]
+fn etcd_asks_for_a_login() {
+    let Some(mut registry) = Registry::up("etcd", "registry, login") else { return };
+    registry.ask_for_login("iris", "swordfish");
+    let (folder, address) = (registry.engine.folder(), registry.engine.field("http").to_owned());
+    let start = |login: &str, name: &str, node: &str| {
+        let fields = format!("name: \"tested\", discovery: etcd, etcd: (address: \"{address}\", {login})");
+        Node::start(&config(&folder, &fields, (name, node))).expect("it starts")
+    };
+    let good = "user: \"iris\", password: \"swordfish\"";
+    let _a = start(good, "core-a", "role: core, shards: \"0-49\"");
+    let edge = start(good, "edge-1", "role: edge");
+    edge.wait("the core", |view| is_alive(view, "core-a"));
+    // What a login gave is forgotten.
+    registry.engine.kill();
+    edge.until_away(true);
+    registry.start();
+    let due = Due::now();
+    let _b = start(good, "core-b", "role: core, shards: \"50-99\"");
+    edge.wait("both", |view| is_alive(view, "core-a") && is_alive(view, "core-b"));
+    edge.until_away(false);
+    due.within(FOLLOWS, "an edge has logged in again");
+    for (name, login, wanted) in [
+        ("edge-2", "user: \"iris\", password: \"Swordfish\"", "invalid user ID or password"),
+        ("edge-3", "", "user name is empty"),
+    ] {
+        let node = start(login, name, "role: edge");
+        let status = node.until_status(wanted, |status| status.away_reason.is_some());
+        let reason = status.away_reason.expect("a reason");
+        assert!(reason.starts_with("etcd refuses (") && reason.contains(wanted), "{reason}");
+        assert!(!reason.contains("wordfish") && state(&node.view(), "core-a").is_none());
     }
 }
 
-#[test]
-fn cores_come_and_go_and_edges_follow() {
-    both(|server| {
-        let edge = Node::start(&server.config("edge-1", "role: edge", 60_000));
-        let a = server.core("core-a", "\"0-49\"", 60_000);
-        let b = server.core("core-b", "\"50-99\"", 60_000);
-        edge.wait("both", |view| keeps(view, "core-a", 0) && keeps(view, "core-b", 99));
-        a.wait("both", |view| keeps(view, "core-b", 99));
-        let view = edge.seen.0.lock().unwrap().clone().unwrap();
-        assert_eq!(view.nodes[&NodeId::of_name("core-a")].address, "core-a.test:7085");
-        b.discovery.drain();
-        let took = edge.wait("draining", |view| state(view, "core-b") == Some(NodeState::Leaving));
-        assert!(took < FOLLOWS, "{took:?}");
-        b.discovery.leave();
-        drop(b);
-        let took = edge.wait("gone", |view| state(view, "core-b").is_none());
-        assert!(took < FOLLOWS, "{took:?}");
-        assert!(!edge.seen.0.lock().unwrap().clone().unwrap().nodes.contains_key(&NodeId::of_name("edge-2")));
-    });
+/// Certificates of a test: whom the server trusts, and whom nobody does.
+fn certificates(folder: &Path, host: Ipv4Addr) {
+    // A certificate that is called like its issuer would be taken for one that has signed itself.
+    let called = |name: &str| {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+    };
+    let authority = |name: &str| {
+        let mut params = called(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("signed");
+        write(folder.join(format!("{name}.pem")), certificate.pem()).expect("written");
+        Issuer::new(params, key)
+    };
+    let signed = |name: &str, issuer: &Issuer<'_, KeyPair>| {
+        let mut params = called(name);
+        params.subject_alt_names = vec![SanType::IpAddress(IpAddr::V4(host))];
+        // etcd's gateway is a client of its own server.
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, issuer).expect("signed");
+        write(folder.join(format!("{name}.pem")), certificate.pem()).expect("written");
+        write(folder.join(format!("{name}.key.pem")), key.serialize_pem()).expect("written");
+        write(folder.join(format!("{name}.both.pem")), certificate.pem() + &key.serialize_pem()).expect("written");
+    };
+    let (ours, theirs) = (authority("ca"), authority("other-ca"));
+    signed("server", &ours);
+    signed("node", &ours);
+    signed("stranger", &theirs);
 }
 
-#[test]
-fn who_goes_without_a_word_is_gone_for_a_while() {
-    both(|server| {
-        let edge = Node::start(&server.config("edge-1", "role: edge", 12_000));
-        let a = server.core("core-a", "\"0-49\"", 12_000);
-        edge.wait("there", |view| state(view, "core-a") == Some(NodeState::Alive));
-        drop(a);
-        edge.wait("gone", |view| state(view, "core-a") == Some(NodeState::Gone));
-        let again = server.core("core-a", "\"0-49\"", 12_000);
-        edge.wait("back", |view| state(view, "core-a") == Some(NodeState::Alive));
-        drop(again);
-        edge.wait("gone", |view| state(view, "core-a") == Some(NodeState::Gone));
-        edge.wait("forgotten", |view| state(view, "core-a").is_none());
-    });
-}
-
-#[test]
-fn the_last_view_is_kept_while_the_service_is_away_or_wiped() {
-    both(|server| {
-        let edge = Node::start(&server.config("edge-1", "role: edge", 60_000));
-        let _a = server.core("core-a", "\"0-49\"", 60_000);
-        let b = server.core("core-b", "\"50-99\"", 60_000);
-        edge.wait("both", |view| keeps(view, "core-a", 0) && keeps(view, "core-b", 99));
-        server.kill();
-        edge.until_away(true);
-        edge.wait("kept", |view| keeps(view, "core-a", 0) && keeps(view, "core-b", 99));
-        drop(b);
-        server.start().unwrap();
-        edge.until_away(false);
-        edge.wait("b gone", |view| {
-            state(view, "core-a") == Some(NodeState::Alive) && state(view, "core-b") == Some(NodeState::Gone)
-        });
-        server.wipe();
-        let _c = server.core("core-c", "\"50-99\"", 60_000);
-        let alive = |view: &View, name| state(view, name) == Some(NodeState::Alive);
-        edge.wait("registered anew", |view| alive(view, "core-a") && alive(view, "core-c"));
-        edge.wait("kept", |view| keeps(view, "core-a", 0));
-    });
-}
-
-#[test]
-fn the_shard_map_says_what_cores_keep_and_is_written_with_check_and_set() {
-    both(|server| {
-        let config = server.config("edge-1", "role: edge", 60_000);
-        let edge = Node::start(&config);
-        let _a = server.core("core-a", "Auto", 60_000);
-        let _b = server.core("core-b", "Auto", 60_000);
-        edge.wait("both", |view| state(view, "core-a").is_some() && state(view, "core-b").is_some());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let service = Service::new(&config).unwrap();
-        let map = |a: &str, b: &str, num_shards| {
-            let nodes = [("core-a", a), ("core-b", b)].map(|(name, shards)| (name.to_owned(), shards.to_owned()));
-            serde_json::to_string(&PublishedMap { num_shards, nodes: nodes.into() }).unwrap()
-        };
-        let put = |version, map: &str| runtime.block_on(service.put_map(version, map)).unwrap();
-        assert_eq!(runtime.block_on(service.map()).unwrap(), (0, None));
-        assert!(put(0, &map("0-79", "80-99", 100)));
-        assert!(!put(0, &map("0-9", "10-99", 100)), "somebody else was first");
-        let took = edge.wait("mapped", |view| keeps(view, "core-a", 79) && keeps(view, "core-b", 80));
-        assert!(took < FOLLOWS, "{took:?}");
-        let (version, _) = runtime.block_on(service.map()).unwrap();
-        assert!(put(version, &map("0-9", "10-99", 100)));
-        edge.wait("mapped anew", |view| keeps(view, "core-a", 9) && keeps(view, "core-b", 10));
-        let (version, _) = runtime.block_on(service.map()).unwrap();
-        assert!(put(version, &map("0-9", "10-199", 200)));
-        edge.wait("told", |view| view.faults.iter().any(|fault| fault.contains("is for 200 shards")));
-    });
+fn certificates_are_asked_for(test: &str, kind: &'static str) {
+    let [a, b, c, ..] = RandomState::new().hash_one(test).to_be_bytes();
+    let host = Ipv4Addr::new(127, a.clamp(1, 254), b, c.clamp(1, 254));
+    let folder = tempfile::tempdir().expect("a directory");
+    let folder = folder.path();
+    certificates(folder, host);
+    let path = folder.to_str().expect("UTF-8");
+    let options = ["--host", &host.to_string(), "--tls", path].map(str::to_owned);
+    let Some(engine) = Engine::with(kind, test, &options) else { return };
+    let address = engine.field("http");
+    assert!(address.starts_with("https://"));
+    let start = |(ca, identity): (&str, &str), name: &str, role: &str| {
+        let identity = if identity.is_empty() { String::new() } else { format!(", identity: \"{path}/{identity}\"") };
+        let tls = format!("tls: (ca: \"{path}/{ca}\"{identity})");
+        let fields = format!("discovery: {kind}, {kind}: (address: \"{address}\", {tls})");
+        Node::start(&config(folder, &fields, (name, &format!("role: {role}"))))
+    };
+    let good = ("ca.pem", "node.both.pem");
+    let core = start(good, "core-a", "core").expect("it starts");
+    core.wait("itself", |view| keeps(view, "core-a", 0));
+    let edge = start(good, "edge-1", "edge").expect("it starts");
+    edge.wait("the core", |view| is_alive(view, "core-a"));
+    let refused: BTreeMap<&str, (&str, &str)> = [
+        ("no-certificate", ("ca.pem", "")),
+        ("a-strange-certificate", ("ca.pem", "stranger.both.pem")),
+        ("a-strange-server", ("other-ca.pem", "node.both.pem")),
+    ]
+    .into();
+    for (name, files) in refused {
+        let node = start(files, name, "edge").expect("it starts");
+        let status = node.until_status(name, |status| status.away_reason.is_some());
+        let reason = status.away_reason.expect("a reason");
+        assert!(reason.starts_with(&format!("{kind} does not answer: ")), "{reason}");
+        // What a server says to strangers is its own choice of words.
+        assert!(name != "a-strange-server" || reason.contains("invalid peer certificate"), "{reason}");
+        assert!(state(&node.view(), "core-a").is_none());
+    }
+    for (files, wanted) in [
+        (("none.pem", ""), format!("cluster.{kind}.tls.ca: {path}/none.pem: ")),
+        (("node.key.pem", ""), format!("cluster.{kind}.tls.ca: {path}/node.key.pem: there is no certificate in it")),
+        (("ca.pem", "node.pem"), format!("cluster.{kind}.tls.identity: {path}/node.pem: ")),
+    ] {
+        let error = start(files, "edge-2", "edge").err().expect("it does not start").to_string();
+        assert!(error.starts_with(&wanted), "{error}");
+    }
 }

@@ -129,7 +129,7 @@ fn mistakes_are_named() {
     );
     let wrong = file("a\nb shards=16\n");
     for (arguments, wanted) in [
-        (&["--config", path(&gossip)][..], "find each other by gossip: name the cores with --nodes"),
+        (&["--config", path(&gossip)][..], "find each other by gossip, and the one here cannot be asked"),
         (&["--nodes", &format!("@{}", path(&wrong))], ":2: `16` is not 7, 0-499 or 0-9,20, with numbers below 16"),
         (&["--nodes", "a,b,a"], "node a is named twice"),
         (&["--nodes", "core-30139,core-65266"], "nodes core-30139 and core-65266 have the same id"),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use glommio::LocalExecutor;
 use iris::bell::Bell;
-use iris::storage::{DataDir, Engine, LogEngine, StorageError, StorageOptions};
+use iris::storage::{DataDir, Engine, StorageError, StorageOptions};
 use iris_shards::id::{Body, Key, MessageId, NodeId, UserId};
 use iris_shards::log::LogConfig;
 use iris_shards::slot::slot_of;
@@ -87,7 +87,7 @@ impl Node {
     async fn open(options: &StorageOptions) -> Node {
         let mut dir = reopened(options);
         let bell = Bell::new().unwrap();
-        let open = |seat| Engine::Log(LogEngine::open(seat, &bell).unwrap());
+        let open = |seat| Engine::open(Some(seat), &bell).unwrap();
         let mut node = Node {
             logs: dir.take_seats().into_iter().map(open).collect(),
             started: Instant::now(),
@@ -151,6 +151,9 @@ impl Node {
                 self.logs[at].request(StorageRequest::Trim { place });
                 drop(record);
             }
+            other @ (StorageEvent::Away(_) | StorageEvent::Loaded { .. } | StorageEvent::Gone { .. }) => {
+                panic!("only shared stores say this: {other:?}")
+            }
         }
     }
 
@@ -164,8 +167,8 @@ impl Node {
     }
 
     fn state(&self) -> String {
-        let logs = self.logs.iter().map(|engine| match engine {
-            Engine::Log(log) => log.log().map(|log| log.state()),
+        let logs = self.logs.iter().filter_map(|engine| match engine {
+            Engine::Log(log) => Some(log.log().map(|log| log.state())),
             _ => None,
         });
         format!(

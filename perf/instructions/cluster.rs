@@ -10,7 +10,7 @@ use iris_shards::peer::{Peer, ToCore, ToEdge};
 use iris_shards::placement::Placement;
 use iris_shards::shard::CoreConfig;
 use iris_shards::slot::slot_of;
-use iris_shards::storage::{Place, StorageEvent, StorageRequest};
+use iris_shards::storage::{Place, Reach, StorageEvent, StorageRequest};
 use iris_shards::time::Now;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -213,6 +213,7 @@ impl Half {
             executors: EXECUTORS,
             limits: CoreLimits::default(),
             placement: Arc::clone(placement),
+            reach: Reach::Own,
             seed,
         };
         Half { edge: EdgeNode::new(edge), core: CoreNode::new(core), appended: 0, places: 0 }

@@ -8,7 +8,7 @@ pub use flags::{
 };
 
 use crate::measured::cpus::{self, Cpus};
-use crate::measured::{Launch, Server};
+use crate::measured::{Fleet, Launch, Server};
 use crate::peer::Peer;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -32,6 +32,9 @@ pub enum Command {
     /// A scenario, once.
     #[command(flatten)]
     Scenario(Scenario),
+    /// A checked load on all nodes of a cluster, whatever happens to them meanwhile: many users, some of whom come and go,
+    /// reconnect anywhere and repeat what has no answer. Nothing that was confirmed may be lost, or come out of order.
+    Soak(crate::soak::Plan),
     /// A scenario against Iris and a peer in turn (A B A B …): the ratio of their figures, with its spread.
     Compare(CompareArgs),
     /// What one CPU and one byte of this machine carry, for `iris plan --measured`.
@@ -116,12 +119,25 @@ impl Scenario {
 /// Which server is measured, and by what.
 #[derive(Debug, Clone, Args)]
 pub struct TargetArgs {
-    /// A server that runs already; otherwise one is started in a temporary directory.
-    #[arg(long, value_name = "HOST:PORT")]
-    pub server: Option<String>,
-    /// Its process, if it runs on this machine.
-    #[arg(long, requires = "server")]
-    pub pid: Option<u32>,
+    /// A server that runs already; otherwise one is started in a temporary directory. Several, divided by commas: users
+    /// connect to them in turn, so that partners are on different nodes.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub server: Vec<String>,
+    /// Their processes, if they run on this machine, and those of other nodes whose CPU is to be counted.
+    #[arg(long, requires = "server", value_delimiter = ',')]
+    pub pid: Vec<u32>,
+    /// Iris as a cluster of so many cores, started on this machine. Users connect to them in turn.
+    #[arg(long, conflicts_with = "server", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub nodes: u16,
+    /// And so many edges beside them; then users connect to these.
+    #[arg(long, conflicts_with = "server", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=32))]
+    pub edges: u16,
+    /// Edges cannot be dialled, so that every message goes through a core.
+    #[arg(long, requires = "edges")]
+    pub through_core: bool,
+    /// Nodes that keep a copy of every stored message, in a cluster that is started.
+    #[arg(long, conflicts_with = "server", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub copies: u8,
     /// The binary to start. [default: the one beside iris-perf]
     #[arg(long, value_name = "PATH", conflicts_with = "server")]
     pub iris: Option<PathBuf>,
@@ -165,23 +181,29 @@ impl TargetArgs {
 
     /// Starts the server, or finds the one that runs.
     pub fn open(&self) -> Result<Server> {
-        let server = match &self.server {
-            Some(address) => Server::attach(address, self.pid)?,
-            None => Server::start(&Launch {
+        let server = match self.server.as_slice() {
+            [] => Server::start(&Launch {
                 peer: self.peer(),
                 iris: self.iris.clone().map_or_else(iris_beside, Ok)?,
                 executors: self.executors,
                 data: self.data.clone(),
                 cpus: self.cpus()?.server,
+                fleet: Fleet {
+                    cores: self.nodes,
+                    edges: self.edges,
+                    is_through_core: self.through_core,
+                    copies: self.copies,
+                },
             })?,
+            addresses => Server::attach(addresses, &self.pid, self.admin.clone())?,
         };
-        self.peer().prepare(server.address)?;
+        self.peer().prepare(server.address())?;
         Ok(server)
     }
 
     /// Who runs where.
     pub fn cpus(&self) -> Result<Cpus> {
-        if self.no_pin || self.server.is_some() {
+        if self.no_pin || !self.server.is_empty() || self.nodes + self.edges > 1 {
             return Ok(Cpus::unpinned());
         }
         let allowed = cpus::allowed()?;

@@ -38,7 +38,7 @@ fn as_peer(scenario: &Scenario, peer: Peer) -> Scenario {
     let mut scenario = scenario.clone();
     let target = scenario.target();
     target.peer = Some(peer);
-    (target.server, target.pid, target.iris, target.admin) = (None, None, None, None);
+    (target.server, target.pid, target.iris, target.admin) = (Vec::new(), Vec::new(), None, None);
     scenario
 }
 

@@ -3,10 +3,12 @@
 pub mod admin;
 pub mod cpus;
 pub mod environment;
+mod fleet;
 pub mod machine;
 pub mod process;
 mod server;
 mod utilisation;
 
+pub use fleet::Fleet;
 pub use server::{Launch, Server};
 pub use utilisation::{Bound, Utilisation};

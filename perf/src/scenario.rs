@@ -60,7 +60,7 @@ impl Seat<'_> {
     fn take<W: Wire>(self, server: &Server, token: &str, mut wire: W) -> Result<User<W>> {
         let mut hello = Vec::new();
         wire.login(self.name, token.as_bytes(), &mut hello);
-        let connection = Connection::open(server.address, &hello)?;
+        let connection = Connection::open(server.address_of(self.duty.origin), &hello)?;
         let room = if wire.confirms() { 16 } else { u64::MAX };
         let room = if wire.logs_in() { room } else { u64::MAX };
         let ledger = Ledger::new(self.duty, room);

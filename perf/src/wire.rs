@@ -2,7 +2,7 @@
 //! client cost is equal. A wire keeps the protocol's own numbers (sequences, acknowledgements due) of one connection;
 //! who sends what and when, and whether it arrived, is the ledger's.
 
-mod iris;
+pub mod iris;
 mod mqtt;
 mod nats;
 mod raw;

@@ -178,6 +178,44 @@ fn load_rises_until_it_is_enough() {
     assert!(figures["utilisation"]["cpu"]["band"].is_string() && figures["bound_by"].is_string(), "{result}");
 }
 
+/// A fault of the server that a client cures is none; everything else is noticed.
+#[test]
+fn a_soak_notices_what_repeating_does_not_cure() {
+    let cured = [
+        (Fault::None, "/figures/late", 0),
+        (Fault::Repeat, "/figures/repeats_dropped", 1),
+        (Fault::Refuse, "/figures/refused_by_code/busy", 1),
+        (Fault::Hang, "/figures/reconnects", 1),
+    ];
+    let noticed = [
+        (Fault::Lose, "/faults/missing", 1),
+        (Fault::Swap, "/faults/skipped", 1),
+        (Fault::Misroute, "/faults/misrouted", 1),
+        (Fault::Forget, "/figures/unanswered", 1),
+    ];
+    let all = cured.iter().map(|fault| (fault, 0)).chain(noticed.iter().map(|fault| (fault, 3)));
+    for ((fault, figure, least), code) in all {
+        let address = fake::start(*fault);
+        let users = "--users 10 --recipients 1 --rate 400 --visitors-percent 0 --seconds 1 --settle-seconds 1";
+        let output = perf(&format!("soak {users} --servers {address}"));
+        let result = result(&output);
+        assert_eq!(output.status.code(), Some(code), "{fault:?}: {result}");
+        assert!(result.pointer(figure).and_then(Value::as_u64) >= Some(*least), "{fault:?}: {figure}: {result}");
+        assert!(number(&result["figures"]["checked"]) > 200.0, "{fault:?}: {result}");
+    }
+}
+
+#[test]
+fn visitors_of_a_soak_get_what_waited() {
+    let (first, flags) = (fake::start(Fault::None), "--visitors-percent 50 --stay-ms 100 --away-ms 100 --threads 2");
+    let output = perf(&format!("soak --users 20 --rate 1000 --seconds 1.5 {flags} --servers {first}"));
+    let result = result(&output);
+    assert_eq!(output.status.code(), Some(0), "{result}");
+    let figures = &result["figures"];
+    assert!(number(&figures["reconnects"]) > 20.0 && number(&figures["stored_by_copies"]["1"]) > 20.0, "{result}");
+    assert!(number(&figures["longest_wait_ms"]) > 0.0, "{result}");
+}
+
 /// Each peer that is installed here, in each scenario that it has; the others say that they were skipped.
 #[test]
 fn peers_are_driven_by_the_same_loops() {

@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 
 use crate::id::{ExecutorId, Location, Login, NodeId, ReturnAddress, SessionId};
-use crate::inbox::EntryKey;
+use crate::inbox::{Entry, EntryKey};
 use crate::mailbox::MailboxId;
+use crate::mutant::{self, Mutant};
 
 /// Addresses of one executor. Reached: the older half is forgotten, and those sessions confirm nothing of it.
 pub const ADDRESSES_MAX: usize = 4_096;
@@ -26,6 +27,25 @@ pub struct Addresses {
 }
 
 impl Addresses {
+    /// The message came once more: the entry keeps the return address of the higher login, the other one is kept here.
+    pub fn add(
+        &mut self,
+        (id, entry): (MailboxId, &mut Entry),
+        before: Option<Login>,
+        (epoch, origin): (u16, ReturnAddress),
+    ) {
+        let before = before.map(|login| ReturnAddress { login, pair: entry.pair, sequence: entry.sequence });
+        entry.set_told(false);
+        match before.filter(|before| before.login != origin.login) {
+            Some(_) if mutant::is(Mutant::OlderSessionOverwritesReturn) => {}
+            Some(before) if before.login > origin.login => return self.keep(id, entry.key(), origin),
+            Some(before) => self.keep(id, entry.key(), before),
+            None => {}
+        }
+        self.forget(id, entry.key(), origin.login);
+        (entry.epoch, entry.sequence, entry.pair) = (epoch, origin.sequence, origin.pair);
+    }
+
     /// Remembers an address.
     pub fn keep(&mut self, mailbox: MailboxId, key: EntryKey, address: ReturnAddress) {
         if self.young.len() >= ADDRESSES_MAX / 2 {

@@ -11,7 +11,7 @@ use crate::shard::{Shard, Turn};
 use crate::storage::StorageEvent;
 use crate::time::Now;
 
-pub use crate::shard::{CoreConfig, CoreCounts};
+pub use crate::shard::{CoreConfig, CoreCounts, KeptShards};
 
 /// Between two looks at tombstones, leases and a part of the mailboxes, in ms.
 const SWEEP_MS: u64 = 1_000;
@@ -59,7 +59,8 @@ impl CoreNode {
         self.shard.end_event(turn, &mut self.mailboxes);
     }
 
-    /// Whether the node may stop: after [`CoreEvent::Leave`], everything is on disk, and what others keep is handed over.
+    /// Whether the node may stop: after [`CoreEvent::Leave`], everything is on disk, what others keep is handed over, and
+    /// another replica has what this node keeps (delivery rule 20).
     pub fn has_left(&self) -> bool {
         self.shard.has_left()
     }
@@ -74,6 +75,11 @@ impl CoreNode {
     /// The counters.
     pub fn counts(&self) -> CoreCounts {
         self.shard.counts()
+    }
+
+    /// The shards that this executor has a part of. Looks at each of them.
+    pub fn kept_shards(&self) -> KeptShards {
+        self.shard.kept_shards()
     }
 
     /// Appends that wait for the disk, and their bytes; bytes that are in memory only; tombstones.
@@ -143,6 +149,7 @@ impl CoreNode {
             StorageEvent::Recovered { record, body_bytes, place } => {
                 self.shard.on_recovered(turn, &mut self.mailboxes, record, (body_bytes, place));
             }
+            StorageEvent::Away(_) | StorageEvent::Loaded { .. } | StorageEvent::Gone { .. } => {}
             StorageEvent::Relocate { record, place } => {
                 self.shard.on_relocate(turn, &mut self.mailboxes, record, place);
             }

@@ -18,6 +18,16 @@ pub struct EdgeCounts {
     pub inbox: u64,
     /// Direct messages that were not taken here.
     pub bounced: u64,
+    /// Times that a pair became direct.
+    pub earned: u64,
+    /// Times that a direct pair went back to an inbox because a message of it was stored.
+    pub left_stored: u64,
+    /// The same because a message of it was not taken by the recipient's edge.
+    pub left_bounced: u64,
+    /// The same because the link to the recipient's edge was lost.
+    pub left_link: u64,
+    /// Grants that could not be used for want of a link to the recipient's edge.
+    pub unlinked: u64,
     /// Sessions opened.
     pub logins: u64,
     /// Sessions ended because the user logged in again.

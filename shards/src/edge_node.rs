@@ -329,7 +329,9 @@ impl EdgeNode {
     }
 
     fn on_outnumbered(&mut self, now: Now, to: Login, known: Login, out: &mut Vec<Action>) {
-        if self.session(now, to, out).is_none_or(|(_, session)| session.me.login != to) {
+        // It may be about a stamp that another core has outnumbered meanwhile: what this core knows counts all the same, or
+        // the present stamp is taken there for that of a session that was replaced.
+        if self.session(now, to, out).is_none_or(|(_, session)| known < session.me.login) {
             return;
         }
         let stamp = self.next_stamp(now, known.stamp + 1);

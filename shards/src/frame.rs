@@ -6,10 +6,11 @@
 
 mod client;
 mod code;
-mod payload;
+pub(crate) mod payload;
 mod ranges;
 mod server;
 
+use payload::Flaw;
 use thiserror::Error;
 
 pub use client::{ClientFrame, Hello, acknowledge, decode_client};
@@ -122,25 +123,38 @@ impl FrameError {
     }
 }
 
-/// Type and payload of the frame at the start of the input.
-struct Envelope<'a> {
-    kind: u8,
-    payload: &'a [u8],
+impl From<Flaw> for FrameError {
+    #[inline]
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::TooLarge { length, max } => Self::TooLarge { length, max },
+            Flaw::Empty => Self::Empty,
+            Flaw::Truncated { frame, field } => Self::Truncated { frame, field },
+            Flaw::TrailingBytes { frame, count } => Self::TrailingBytes { frame, count },
+        }
+    }
 }
 
-/// Cuts the first frame off. Errors: [`FrameError::TooLarge`] as soon as the length is known, [`FrameError::Empty`].
+/// Type and payload of the frame at the start of the input.
+pub(crate) struct Envelope<'a> {
+    pub(crate) kind: u8,
+    pub(crate) payload: &'a [u8],
+}
+
+/// Cuts the first frame off, of a client or of a node. Errors: [`Flaw::TooLarge`] as soon as the length is known,
+/// [`Flaw::Empty`].
 #[inline]
-fn decode_envelope(input: &[u8], frame_bytes_max: usize) -> Result<Decoded<Envelope<'_>>, FrameError> {
+pub(crate) fn decode_envelope(input: &[u8], frame_bytes_max: usize) -> Result<Decoded<Envelope<'_>>, Flaw> {
     let Some((header, rest)) = input.split_first_chunk::<HEADER_BYTES>() else {
         return Ok(Decoded::NeedMore { wanted: HEADER_BYTES });
     };
     let length = u32::from_be_bytes(*header);
     let bytes = length as usize;
     if bytes > frame_bytes_max {
-        return Err(FrameError::TooLarge { length, max: frame_bytes_max });
+        return Err(Flaw::TooLarge { length, max: frame_bytes_max });
     }
     if bytes == 0 {
-        return Err(FrameError::Empty);
+        return Err(Flaw::Empty);
     }
     let used = HEADER_BYTES.saturating_add(bytes);
     match rest.get(..bytes).and_then(<[u8]>::split_first) {

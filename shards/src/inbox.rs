@@ -59,6 +59,10 @@ const LOGGING: u8 = 4;
 const FLUSHED: u8 = 8;
 /// A copy of it is on its way to another place on disk.
 const MOVING: u8 = 16;
+/// Other replicas are asked for their word once it is on disk here.
+const ASKS: u8 = 32;
+/// A copy of it came from another replica.
+const COPIED: u8 = 64;
 
 impl Entry {
     /// An entry without a return address, whose content is in a cell.
@@ -102,6 +106,28 @@ impl Entry {
     /// A copy is on its way to another place, or was dropped on its way.
     pub fn set_moving(&mut self, moving: bool) {
         self.flags = self.flags & !MOVING | if moving { MOVING } else { 0 };
+    }
+
+    /// Other replicas may have it already: they are asked once it is on disk here.
+    pub fn ask_when_flushed(&mut self) {
+        self.flags |= ASKS;
+    }
+
+    /// Whether they are to be asked now.
+    pub fn take_ask(&mut self) -> bool {
+        let asks = self.flags & ASKS != 0;
+        self.flags &= !ASKS;
+        asks
+    }
+
+    /// Whether a copy of it came: another replica has it, and may wait for this one to have it on disk.
+    pub fn is_copied(&self) -> bool {
+        self.flags & COPIED != 0
+    }
+
+    /// A copy of it came.
+    pub fn set_copied(&mut self) {
+        self.flags |= COPIED;
     }
 
     /// Whether it was sent to the recipient's session and not acknowledged.

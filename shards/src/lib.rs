@@ -17,9 +17,9 @@
 //! 2. [`event`], [`peer`], [`storage`]: the vocabulary. [`frame`], [`link`],
 //!    [`record`]: the formats of clients, of peers and of the log.
 //! 3. [`edge_node`] → [`session`] → [`router`] (the sender's side) and [`receiver`] (the recipient's side), which share
-//!    [`edge`] and [`identity`].
+//!    [`edge`], [`identity`] and [`reach`].
 //! 4. [`core_node`] → [`shard`] → [`mailbox`], [`inbox`], [`presence`], [`tombstone`], [`names`],
-//!    [`addresses`], [`replica`].
+//!    [`addresses`]; who keeps what with whom: [`tenure`] → [`replica`].
 //! 5. [`log`]: where records are on disk, what survives a crash, what is rewritten.
 //! 6. [`slot`] → [`ring`] → [`placement`]: where a user is kept. [`wheel`], [`limits`].
 //!

@@ -11,11 +11,12 @@ mod kind;
 mod to_core;
 mod to_edge;
 
-use crate::frame::{Decoded, HEADER_BYTES};
+use crate::frame::payload::{Flaw, Writer, decode_token};
+use crate::frame::{Decoded, Envelope, decode_envelope};
 use crate::id::{BadUser, ExecutorId, Location, NodeId, Slot, USER_BYTES_MAX};
 use crate::peer::{Peer, ToCore, ToCores, ToEdge};
-use fields::{Reader, Writer};
-pub use handshake::{Accept, Hello, Introduction, LinkName, Proof, Refuse, RefuseCode};
+use fields::Reader;
+pub use handshake::{Accept, Hello, Introduction, LinkName, Party, Proof, Refuse, RefuseCode};
 use thiserror::Error;
 
 /// The protocol version that this codec speaks (section 6).
@@ -29,12 +30,15 @@ pub const RUN_BYTES_MAX: usize = 65_536;
 /// More than the fields and names of any frame with a body have besides it: APPEND has 65 and two names.
 const BESIDE_BODY_BYTES_MAX: usize = 128 + 2 * USER_BYTES_MAX;
 
+/// What a frame that names shards (CLAIMS, OFFERED, COMPARED) may have: 16,384 shards with eight replicas each.
+pub const SHARDS_BYTES_MAX: usize = 1 << 20;
+
 /// The largest `length` that a link carries between nodes whose clients send bodies of at most that many bytes. Both
 /// ends count alike, because the limit is a part of the cluster's hash.
 #[must_use]
 pub const fn frame_bytes_max(body_bytes_max: u32) -> usize {
     let single = BESIDE_BODY_BYTES_MAX + body_bytes_max as usize;
-    if single > RUN_BYTES_MAX { single } else { RUN_BYTES_MAX }
+    if single > SHARDS_BYTES_MAX { single } else { SHARDS_BYTES_MAX }
 }
 
 /// A frame of the link (section 3).
@@ -176,27 +180,29 @@ pub enum LinkError {
     },
 }
 
+impl From<Flaw> for LinkError {
+    #[inline]
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::TooLarge { length, max } => Self::TooLarge { length, max },
+            Flaw::Empty => Self::Empty,
+            Flaw::Truncated { frame, field } => Self::Truncated { frame, field },
+            Flaw::TrailingBytes { frame, count } => Self::TrailingBytes { frame, count },
+        }
+    }
+}
+
 /// Decodes the first frame of `bytes`; `frame_bytes_max` bounds its length field (kind and payload, bytes), and `own` is
 /// the node that reads.
 ///
 /// Errors: see [`LinkError`]; none can be recovered from, since the next frame's start is not trusted any more.
 #[inline]
 pub fn decode(bytes: &[u8], frame_bytes_max: usize, own: NodeId) -> Result<Decoded<LinkFrame>, LinkError> {
-    let Some((header, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
-        return Ok(Decoded::NeedMore { wanted: HEADER_BYTES });
-    };
-    let length = u32::from_be_bytes(*header);
-    let count = length as usize;
-    if count > frame_bytes_max {
-        return Err(LinkError::TooLarge { length, max: frame_bytes_max });
-    }
-    if count == 0 {
-        return Err(LinkError::Empty);
-    }
-    let used = HEADER_BYTES.saturating_add(count);
-    match rest.get(..count).and_then(<[u8]>::split_first) {
-        Some((&kind, payload)) => Ok(Decoded::Frame { frame: decode_payload(kind, payload, own)?, used }),
-        None => Ok(Decoded::NeedMore { wanted: used }),
+    match decode_envelope(bytes, frame_bytes_max)? {
+        Decoded::NeedMore { wanted } => Ok(Decoded::NeedMore { wanted }),
+        Decoded::Frame { frame: Envelope { kind, payload }, used } => {
+            Ok(Decoded::Frame { frame: decode_payload(kind, payload, own)?, used })
+        }
     }
 }
 
@@ -218,16 +224,8 @@ fn decode_link(kind: u8, payload: &[u8]) -> Result<LinkFrame, LinkError> {
         kind::PROOF => Proof::decode(payload).map(LinkFrame::Proof),
         kind::REFUSE => Refuse::decode(payload).map(LinkFrame::Refuse),
         kind::INTRODUCE => Introduction::decode(payload).map(LinkFrame::Introduce),
-        kind::PING => {
-            let mut reader = Reader::new("PING", payload);
-            let token = reader.u64("token")?;
-            reader.end().map(|()| LinkFrame::Ping { token })
-        }
-        kind::PONG => {
-            let mut reader = Reader::new("PONG", payload);
-            let token = reader.u64("token")?;
-            reader.end().map(|()| LinkFrame::Pong { token })
-        }
+        kind::PING => decode_token("PING", payload).map(|token| LinkFrame::Ping { token }),
+        kind::PONG => decode_token("PONG", payload).map(|token| LinkFrame::Pong { token }),
         kind::WHOIS => {
             let mut reader = Reader::new("WHOIS", payload);
             let node = reader.node("node")?;

@@ -112,6 +112,10 @@ impl Log {
             LogEvent::Request(StorageRequest::Read { user, key, place }) => self.on_read(user, key, place, out),
             LogEvent::Request(StorageRequest::Trim { place }) => self.on_trim(now_ms, place),
             LogEvent::Request(StorageRequest::Heard { count }) => self.unheard -= count,
+            // Everything was told by the recovery.
+            LogEvent::Request(StorageRequest::Load { user, .. }) => {
+                out.push(LogAction::Tell(StorageEvent::Loaded { user }));
+            }
             LogEvent::TurnEnded => self.on_turn_ended(now_ms, out),
             LogEvent::Prepared { segment } => self.on_prepared(now_ms, segment, out),
             LogEvent::PrepareFailed { .. } => self.on_prepare_failed(now_ms, out),
@@ -353,7 +357,8 @@ impl Log {
     fn on_synced(&mut self, now_ms: u64, out: &mut Vec<LogAction>) {
         self.synced_ms = now_ms;
         self.staging.on_synced(out);
-        self.on_turn_ended(now_ms, out);
+        // What was staged meanwhile goes with the end of this turn, or with a later one that the shell chooses.
+        self.close(out);
     }
 
     fn on_read_done(&mut self, now_ms: u64, token: ReadToken, bytes: Option<&[u8]>, out: &mut Vec<LogAction>) {

@@ -38,7 +38,7 @@ pub enum Mutant {
     LeaverKeepsServing,
     GrantsAlthoughViewsDisagree,
     CopiesCountedByOldPlace,
-    OldReplicaTombstonesNotTold,
+    CountsWhileUnsettled,
     AnswersWhatItDoesNotKeep,
     HeldMessagesOvertaken,
     OldRoundsCount,

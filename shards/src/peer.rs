@@ -181,12 +181,13 @@ pub enum FromReplica {
         /// The slot.
         slot: Slot,
     },
-    /// Everything of this slot was sent.
+    /// The answer to `Want` and to `NoRoom`: everything of this slot was sent, or nothing more of it comes.
     Done {
         /// The slot.
         slot: Slot,
     },
-    /// The disk of the other side had no room for a copy: do not wait for it, until it wants everything of this slot.
+    /// The disk of the other side had no room for a copy: do not wait for it, and send it nothing, until it wants everything
+    /// of this slot.
     NoRoom {
         /// The slot.
         slot: Slot,

@@ -62,6 +62,8 @@ pub struct Receiver {
     /// Deliveries without an acknowledgement that are direct or bounced.
     direct_messages: u32,
     direct_bytes: u32,
+    /// The drain core is asked once the client has acknowledged enough.
+    is_behind: bool,
     /// A timer of this session is armed.
     pub timer_armed: bool,
 }
@@ -205,11 +207,18 @@ impl Receiver {
         self.direct_bytes += bytes;
     }
 
-    /// This core is asked to send from the inbox, from its beginning. Returns the number of the registration.
-    pub fn begin_drain(&mut self) -> u32 {
+    /// This core is asked to send from the inbox, from its beginning. Returns the number of the registration; none if the
+    /// client has a window full of what others sent: with every core that it drains it would have a page more.
+    pub fn begin_drain(&mut self, edge: &Edge<'_>) -> Option<u32> {
         self.forget_inbox();
         self.drain_number = self.drain_number.wrapping_add(1);
-        self.drain_number
+        self.is_behind = self.direct_messages > edge.limits.delivery_messages_max;
+        (!self.is_behind).then_some(self.drain_number)
+    }
+
+    /// The core that can be asked now, and could not before.
+    pub fn drain_due(&self, edge: &Edge<'_>) -> Option<NodeId> {
+        self.drain.filter(|_| self.is_behind && self.direct_messages <= edge.limits.delivery_messages_max)
     }
 
     /// Gives back memory that an idle session does not need.

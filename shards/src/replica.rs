@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::id::{ExecutorId, NodeId, Slot};
+use crate::mutant::{self, Mutant};
 use crate::peer::{Claim, Standing};
 
 /// What the other node is to this one, for the shard.
@@ -41,6 +42,8 @@ pub enum News {
     Nothing,
     /// Nothing was known before.
     First,
+    /// Its log has the mark now.
+    Complete,
     /// The replicas have changed, or whether it keeps the shard: what was in step is not any more.
     Changed,
 }
@@ -57,8 +60,11 @@ pub struct InStep {
     round: u32,
     offers: BTreeSet<ExecutorId>,
     wanted: BTreeSet<Slot>,
-    /// A copy of these found no room here: they are wanted again.
+    /// A copy of these found no room here: what comes of them is dropped, for it has a gap before it, and they are wanted
+    /// again.
     behind: BTreeSet<Slot>,
+    /// Those of which the other side has not said yet that nothing more comes.
+    stopping: BTreeSet<Slot>,
     /// The same at the other side.
     short: BTreeSet<Slot>,
 }
@@ -74,6 +80,7 @@ impl InStep {
             offers: BTreeSet::new(),
             wanted: BTreeSet::new(),
             behind: BTreeSet::new(),
+            stopping: BTreeSet::new(),
             short: BTreeSet::new(),
         }
     }
@@ -95,6 +102,7 @@ impl InStep {
         self.offers.clear();
         self.wanted.clear();
         self.behind.clear();
+        self.stopping.clear();
     }
 
     /// What was offered to the other side counts no more.
@@ -126,13 +134,20 @@ impl InStep {
             return News::First;
         };
         let changed = before.replicas != replicas || keeps(before.standing) != keeps(standing);
+        let completes = before.standing == Standing::Joining && standing > Standing::Joining;
         (before.replicas, before.standing) = (replicas, standing);
         if round > 0 {
             (before.round, before.offered, before.compared) = (round, false, false);
+            // It compares everything now: what had no room is among what it wants.
+            self.short.retain(|slot| slot.home(executors) != executor);
         } else if changed {
             (before.offered, before.compared) = (false, false);
         }
-        if changed { News::Changed } else { News::Nothing }
+        match changed {
+            true => News::Changed,
+            false if completes => News::Complete,
+            false => News::Nothing,
+        }
     }
 
     fn says(&self, what: impl Fn(&Heard) -> bool) -> bool {
@@ -159,14 +174,10 @@ impl InStep {
         self.says(|heard| heard.standing <= Standing::Handing)
     }
 
-    /// Whether some of it has something to hand over.
-    pub fn is_handing(&self) -> bool {
-        self.heard.iter().flatten().any(|heard| heard.standing == Standing::Handing)
-    }
-
-    /// Whether some of it keeps the shard.
-    pub fn keeps_some(&self) -> bool {
-        self.heard.iter().flatten().any(|heard| keeps(heard.standing))
+    /// Whether it is to be asked, by one that keeps the shard or not: also where some of it has something to hand over.
+    pub fn matters(&self, serves: bool) -> bool {
+        let is_handing = |heard: &Heard| heard.standing == Standing::Handing;
+        self.role != Role::Other || (serves && self.heard.iter().flatten().any(is_handing))
     }
 
     /// The executors that wait for an offer, with their rounds: those that keep the shard, with `replicas` if given.
@@ -188,7 +199,7 @@ impl InStep {
 
     /// One executor of the other side has offered everything in this round. False if that is not the present one.
     pub fn on_offered(&mut self, executor: ExecutorId, round: u32) -> bool {
-        let counts = self.up && self.round == round && round > 0;
+        let counts = self.up && ((self.round == round && round > 0) || mutant::is(Mutant::OldRoundsCount));
         counts && self.offers.insert(executor)
     }
 
@@ -208,11 +219,24 @@ impl InStep {
 
     /// Whether the executor that has this slot there keeps it with the same replicas, or hands over what it has.
     pub fn is_fit(&self, slot: Slot, replicas: &[NodeId]) -> bool {
-        let fits = |heard: &Heard| match keeps(heard.standing) {
-            true => heard.replicas == replicas,
-            false => heard.standing <= Standing::Handing,
+        let hands_over = |heard: &Heard| heard.standing <= Standing::Handing;
+        self.keeps_with(slot, replicas) || (self.up && self.home(slot).is_some_and(hands_over))
+    }
+
+    /// Whether the executor that has this slot there is to hear what becomes of its entries: from one that keeps it with
+    /// these replicas, or (`None`) hands it over.
+    pub fn hears(&self, slot: Slot, replicas: Option<&[NodeId]>) -> bool {
+        let hears = |heard: &Heard| match replicas {
+            Some(_) if heard.standing == Standing::Handing => true,
+            Some(replicas) => keeps(heard.standing) && heard.replicas == replicas,
+            None => keeps(heard.standing),
         };
-        self.up && self.home(slot).is_some_and(fits)
+        self.up && self.home(slot).is_some_and(hears)
+    }
+
+    /// Whether the executor that has this slot there keeps it with these replicas.
+    pub fn keeps_with(&self, slot: Slot, replicas: &[NodeId]) -> bool {
+        self.up && self.home(slot).is_some_and(|heard| keeps(heard.standing) && heard.replicas == replicas)
     }
 
     /// How many executors the other side has, once that is known.
@@ -220,9 +244,15 @@ impl InStep {
         self.heard.len() as u16
     }
 
-    /// Whether what this side appends to this slot goes there.
+    /// Whether this side has offered what it has of this slot.
     pub fn is_offered(&self, slot: Slot) -> bool {
         self.up && self.home(slot).is_some_and(|heard| heard.offered)
+    }
+
+    /// Whether what comes of this slot has no gap before it: it was offered in this round, and none of it was dropped.
+    pub fn is_in_order(&self, slot: Slot) -> bool {
+        let executors = self.heard.len() as u16;
+        executors > 0 && self.offers.contains(&slot.home(executors)) && !self.behind.contains(&slot)
     }
 
     /// Whether the other side has asked for what it lacked of this slot.
@@ -230,22 +260,30 @@ impl InStep {
         self.up && self.home(slot).is_some_and(|heard| heard.compared)
     }
 
-    /// The content of this slot was asked for.
-    pub fn want(&mut self, slot: Slot) {
-        self.behind.remove(&slot);
-        self.wanted.insert(slot);
+    /// Whether all of the other side has asked for what it lacked, and has room for it.
+    pub fn lacks_nothing(&self) -> bool {
+        self.short.is_empty() && self.says(|heard| heard.compared)
     }
 
-    /// A copy found no room here. True if this is news.
+    /// The content of this slot is asked for. False if it cannot be: what is on its way has to come first.
+    pub fn want(&mut self, slot: Slot) -> bool {
+        let can = !self.stopping.contains(&slot);
+        if can {
+            self.behind.remove(&slot);
+            self.wanted.insert(slot);
+        }
+        can
+    }
+
+    /// A copy found no room here. True if the other side has to be told.
     pub fn fall_behind(&mut self, slot: Slot) -> bool {
-        self.up && self.behind.insert(slot)
+        self.up && self.behind.insert(slot) && self.stopping.insert(slot)
     }
 
-    /// What is to be asked for again, now that there is room. Not while it is being sent: what was lost of it would be
-    /// missed.
+    /// What is to be asked for again, now that there is room.
     pub fn to_want_again(&self) -> Vec<Slot> {
-        let all = self.has_offered();
-        self.behind.iter().copied().filter(|slot| all && self.up && !self.wanted.contains(slot)).collect()
+        let all = self.up && self.has_offered();
+        self.behind.iter().copied().filter(|slot| all && !self.stopping.contains(slot)).collect()
     }
 
     /// The other side had no room for something of this slot (`true`), or asks for all of it (`false`).
@@ -262,9 +300,14 @@ impl InStep {
         self.short.contains(&slot)
     }
 
-    /// The content of this slot has arrived. True if nothing else is waited for.
+    /// The content of this slot has arrived, or nothing more of it comes: questions are answered in their order. True if
+    /// no content is waited for any more.
     pub fn on_done(&mut self, slot: Slot) -> bool {
-        self.wanted.remove(&slot) && self.wanted.is_empty()
+        if self.wanted.remove(&slot) {
+            return self.wanted.is_empty();
+        }
+        self.stopping.remove(&slot);
+        false
     }
 
     /// Whether the link is up.

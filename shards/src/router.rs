@@ -149,6 +149,7 @@ impl Router {
         let Some(pair) = self.pair_mut(to.pair) else { return };
         if !mutant::is(Mutant::StoredCountsAsDelivered) {
             pair.undelivered = pair.undelivered.max(Some(newest));
+            edge.counts.left_stored += u64::from(pair.is_direct());
             pair.lose_grant();
         }
         pair.answer((to.sequence, last), Answer::Confirmed(Level::Stored { copies }));
@@ -175,7 +176,10 @@ impl Router {
         // A core may not know yet that the recipient's edge is lost: from here nobody would tell a second time.
         match grant {
             Some((up_to, grant)) if edge.is_reachable(grant.login.at.node) => pair.on_grant(up_to, grant),
-            Some((_, grant)) => edge.connect(grant.login.at.node, pair.out_at),
+            Some((_, grant)) => {
+                edge.counts.unlinked += 1;
+                edge.connect(grant.login.at.node, pair.out_at);
+            }
             None => {}
         }
         pair.settle(edge, me);
@@ -197,6 +201,7 @@ impl Router {
         }
         pair.queue[at].state = State::Bounced;
         pair.outstanding -= 1;
+        edge.counts.left_bounced += u64::from(pair.is_direct());
         pair.become_switching();
         if mutant::is(Mutant::RepeatsWhileOthersAreOutstanding) {
             pair.switching = false;
@@ -223,6 +228,7 @@ impl Router {
                 sent.state = State::Bounced;
             }
             pair.outstanding = 0;
+            edge.counts.left_link += u64::from(pair.is_direct());
             pair.become_switching();
             pair.settle(edge, me);
         }
@@ -453,10 +459,14 @@ impl Pair {
         }
     }
 
+    fn is_direct(&self) -> bool {
+        matches!(self.path, Path::Direct(_))
+    }
+
     /// `stored` ends grant and hold; what was held goes on through the same inbox.
     fn lose_grant(&mut self) {
         self.granted = None;
-        if matches!(self.path, Path::Direct(_)) {
+        if self.is_direct() {
             self.become_switching();
         }
     }
@@ -476,6 +486,7 @@ impl Pair {
                 if let Some(grant) = self.granted.take()
                     && (self.undelivered.is_none() || mutant::is(Mutant::StoredCountsAsDelivered))
                 {
+                    edge.counts.earned += u64::from(!self.is_direct());
                     self.path = Path::Direct(grant);
                     mutant::share(&me.user, &self.recipient, grant);
                 }

@@ -5,7 +5,7 @@
 
 use crate::edge::Edge;
 use crate::event::{Action, Farewell};
-use crate::frame::{ClientFrame, Code};
+use crate::frame::{ClientFrame, Code, Ranges};
 use crate::id::{Login, MessageId, NodeId, Sequence, UserId};
 use crate::identity::{Identity, Window};
 use crate::peer::{Asker, Peer, PresenceState, Refusal, ToCore};
@@ -73,10 +73,7 @@ impl Session {
         self.heard_ms = edge.now.mono_ms;
         match frame {
             ClientFrame::Send { sequence, id, recipient, body } => self.on_send(edge, recipient, (sequence, id, body)),
-            ClientFrame::Ack { ranges } => self
-                .receiver
-                .on_ack(edge, &self.me, ranges)
-                .map_err(|code| farewell(code, "an ACK names a sequence that was not delivered")),
+            ClientFrame::Ack { ranges } => self.on_ack(edge, ranges),
             ClientFrame::Lookup { request, user } => self.on_ask(edge, request, user, false),
             ClientFrame::Watch { request, user } => self.on_ask(edge, request, user, true),
             ClientFrame::Unwatch { user } => self.on_unwatch(edge, user),
@@ -181,6 +178,16 @@ impl Session {
         self.me.login.stamp = stamp;
         self.register_everywhere(edge);
         self.router.on_new_login(edge, &self.me);
+    }
+
+    fn on_ack(&mut self, edge: &mut Edge<'_>, ranges: Ranges<'_>) -> Result<(), Farewell> {
+        self.receiver
+            .on_ack(edge, &self.me, ranges)
+            .map_err(|code| farewell(code, "an ACK names a sequence that was not delivered"))?;
+        if let Some(core) = self.receiver.drain_due(edge) {
+            self.register(edge, core);
+        }
+        Ok(())
     }
 
     /// The lease of this edge has ended at a core.
@@ -311,7 +318,8 @@ impl Session {
 
     fn register(&mut self, edge: &mut Edge<'_>, core: NodeId) {
         let (user, login, phase) = (self.me.user.clone(), self.me.login, self.receiver.phase);
-        let drain = (self.receiver.drain == Some(core)).then(|| self.receiver.begin_drain());
+        let drains = self.receiver.drain == Some(core);
+        let drain = if drains { self.receiver.begin_drain(edge) } else { None };
         let place = edge.placement.replicas(self.me.slot).iter().position(|&replica| replica == core);
         let bit = place.map_or(0, |place| 1 << (place % 8));
         let again = self.told & bit != 0;

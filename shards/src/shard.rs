@@ -5,8 +5,12 @@
 //! deliveries, confirmations and storage requests. `stored` can arise only in the handler of a completion.
 
 mod attendance;
+mod cells;
+mod counts;
 mod disk;
 mod handover;
+mod room;
+mod run;
 mod step;
 mod sync;
 
@@ -16,7 +20,7 @@ use std::sync::Arc;
 use crate::addresses::Addresses;
 use crate::event::Action;
 use crate::frame::Code;
-use crate::id::{Body, ExecutorId, Grant, Key, Login, MessageId, NodeId, ReturnAddress, Sequence, Slot};
+use crate::id::{ExecutorId, Grant, Key, MessageId, NodeId, ReturnAddress, Slot};
 use crate::inbox::{Content, Entry, EntryKey, Inbox};
 use crate::limits::CoreLimits;
 use crate::mailbox::{Mailbox, MailboxId, Mailboxes, Sums};
@@ -25,11 +29,15 @@ use crate::names::Senders;
 use crate::peer::FromReplica;
 use crate::peer::{Message, Peer, Refusal, ToCore, ToEdge};
 use crate::placement::Placement;
-use crate::storage::{Mark, Place, Record, StorageRequest};
+use crate::storage::{Mark, Place, Reach, Record, StorageRequest};
 use crate::tenure::Tenure;
 use crate::time::Now;
 use crate::tombstone::{Kept, Tombstones};
 use crate::wheel::Wheel;
+use cells::Cells;
+use run::{Run, flush_stored};
+
+pub use counts::{CoreCounts, KeptShards};
 
 /// How many entries are looked at before a grant is not given for lack of knowledge.
 const GRANT_LOOKS: usize = 256;
@@ -47,37 +55,10 @@ pub struct CoreConfig {
     pub limits: CoreLimits,
     /// Who keeps what.
     pub placement: Arc<Placement>,
+    /// What the storage engine is to the cores of a shard.
+    pub reach: Reach,
     /// Makes hashing unpredictable to users.
     pub seed: u64,
-}
-
-/// Counters of the core half, never reset.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CoreCounts {
-    /// Messages put into an inbox.
-    pub appended: u64,
-    /// Messages for which `stored` was told, or would have been if the sender were still there.
-    pub stored: u64,
-    /// Messages of an inbox that were taken.
-    pub taken: u64,
-    /// Messages sent from an inbox.
-    pub drained: u64,
-    /// Messages that were there already.
-    pub repeated: u64,
-    /// Messages dropped because they were too old.
-    pub expired: u64,
-    /// Messages lost to a damaged disk.
-    pub damaged: u64,
-    /// Refusals because an inbox was full.
-    pub inbox_full: u64,
-    /// Refusals because the disk was full.
-    pub disk_full: u64,
-    /// Refusals because too many bytes waited for the disk.
-    pub busy: u64,
-    /// Refusals because too few replicas could be reached.
-    pub unavailable: u64,
-    /// Times that the oldest tombstone was forgotten for lack of room.
-    pub tombstones_full: u64,
 }
 
 /// The time, and where to put what is to be done.
@@ -112,65 +93,12 @@ enum Pending {
     },
     /// Which is in `marks`.
     Complete,
-    /// An entry that was refused because an older one had failed: this one fails too.
+    /// An entry of which it is known that it fails, because an older append has failed.
     Dropped {
         mailbox: MailboxId,
         key: EntryKey,
         bytes: u32,
     },
-}
-
-/// Bodies in memory, by cell.
-#[derive(Debug, Default)]
-struct Cells {
-    list: Vec<Option<(u64, Body)>>,
-    free: Vec<u32>,
-}
-
-impl Cells {
-    fn put(&mut self, sent_at: u64, body: Body) -> u32 {
-        match self.free.pop() {
-            Some(cell) => {
-                self.list[cell as usize] = Some((sent_at, body));
-                cell
-            }
-            None => {
-                self.list.push(Some((sent_at, body)));
-                (self.list.len() - 1) as u32
-            }
-        }
-    }
-
-    fn at(&self, cell: u32) -> (u64, Body) {
-        self.list[cell as usize].clone().expect("an entry's cell is filled")
-    }
-
-    fn clear(&mut self, cell: u32) {
-        self.list[cell as usize] = None;
-        self.free.push(cell);
-        if self.free.len() == self.list.len() {
-            *self = Cells::default();
-        }
-    }
-}
-
-/// A run of confirmations for one pair, told with one message.
-#[derive(Debug, Default)]
-struct Run(Option<(ReturnAddress, Sequence, EntryKey, u8)>);
-
-impl Run {
-    /// Whether this message continues the run.
-    fn takes(&mut self, origin: ReturnAddress, key: EntryKey, copies: u8) -> bool {
-        let Some((to, last, newest, same)) = &mut self.0 else {
-            self.0 = Some((origin, origin.sequence, key, copies));
-            return true;
-        };
-        let continues = (to.login, to.pair, last.0 + 1) == (origin.login, origin.pair, origin.sequence.0);
-        if continues && *same == copies {
-            (*last, *newest) = (origin.sequence, key.max(*newest));
-        }
-        continues && *same == copies
-    }
 }
 
 /// See the module.
@@ -191,6 +119,8 @@ pub struct Shard {
     rounds: u32,
     /// Marks that are appended and not answered, in order.
     marks: VecDeque<Mark>,
+    /// Appends that were under way when one failed, and fail too: as long as there are any, so would others.
+    doubtful: usize,
     is_recovered: bool,
     is_leaving: bool,
     senders: Senders,
@@ -225,6 +155,7 @@ impl Shard {
             digests: BTreeMap::new(),
             rounds: 0,
             marks: VecDeque::new(),
+            doubtful: 0,
             is_recovered: false,
             is_leaving: false,
             addresses: Addresses::default(),
@@ -252,6 +183,15 @@ impl Shard {
     /// The counters.
     pub fn counts(&self) -> CoreCounts {
         self.counts
+    }
+
+    /// The shards that this executor has a part of.
+    pub fn kept_shards(&self) -> KeptShards {
+        let kept = self.tenures().filter(|tenure| tenure.serves());
+        kept.fold(KeptShards::default(), |sum, tenure| KeptShards {
+            kept: sum.kept + 1,
+            in_step: sum.in_step + u64::from(tenure.is_replicated()),
+        })
     }
 
     /// Appends that wait for the disk, and their bytes.
@@ -307,7 +247,7 @@ impl Shard {
         if let Some(entry) = mailbox.held.as_mut().and_then(|held| held.inbox.entry_mut(key)) {
             self.counts.repeated += 1;
             let before = self.senders.login_of(sender, entry.epoch);
-            add_address(&mut self.addresses, (id, entry), before, (epoch, origin));
+            self.addresses.add((id, entry), before, (epoch, origin));
             let slot = mailbox.slot;
             let mut run = Run::default();
             self.tell_stored(turn, &mut run, (id, slot), entry);
@@ -361,7 +301,7 @@ impl Shard {
         let code = if messages >= limits.inbox_messages_max as usize || held + bytes > limits.inbox_bytes_max {
             self.counts.inbox_full += 1;
             Code::InboxFull
-        } else if self.is_full && (mailbox.presence.drains().is_none() || !self.can_send(mailbox.slot)) {
+        } else if !self.has_room() && (mailbox.presence.drains().is_none() || !self.can_send(mailbox.slot)) {
             self.counts.disk_full += 1;
             Code::DiskFull
         } else if self.unlogged_bytes + self.unflushed_bytes + bytes > limits.unflushed_bytes_max {
@@ -596,38 +536,11 @@ fn next_to_send<'a>(inbox: &'a mut Inbox, cells: &Cells) -> Option<&'a mut Entry
     inbox.send_next()
 }
 
-/// STORED for a run.
-fn flush_stored(turn: &mut Turn<'_>, run: Run) {
-    if let Some((to, last, newest, copies)) = run.0 {
-        turn.to_edge(to.login.at, ToEdge::Stored { to, last, newest: newest.0, copies });
-    }
-}
-
 /// DELIVERED for further return addresses: those sessions have earned nothing by it.
 fn tell_others(turn: &mut Turn<'_>, others: Vec<ReturnAddress>) {
     for to in others {
         turn.to_edge(to.login.at, ToEdge::Delivered { to, last: to.sequence, grant: None });
     }
-}
-
-/// The message came once more: the entry keeps the return address of the higher login, the other one is kept beside it
-/// (rule 8).
-fn add_address(
-    addresses: &mut Addresses,
-    (id, entry): (MailboxId, &mut Entry),
-    before: Option<Login>,
-    (epoch, origin): (u16, ReturnAddress),
-) {
-    let before = before.map(|login| ReturnAddress { login, pair: entry.pair, sequence: entry.sequence });
-    entry.set_told(false);
-    match before.filter(|before| before.login != origin.login) {
-        Some(_) if mutant::is(Mutant::OlderSessionOverwritesReturn) => {}
-        Some(before) if before.login > origin.login => return addresses.keep(id, entry.key(), origin),
-        Some(before) => addresses.keep(id, entry.key(), before),
-        None => {}
-    }
-    addresses.forget(id, entry.key(), origin.login);
-    (entry.epoch, entry.sequence, entry.pair) = (epoch, origin.sequence, origin.pair);
 }
 
 /// To the core of another node.

@@ -3,9 +3,24 @@
 //! A core appends records and names them by (user, key); the engine answers with an opaque [`Place`] once a record is
 //! flushed, and the inbox keeps it so that the engine needs no index of its own. Flushes are told in the order of the
 //! appends: record n of [`StorageEvent::Flushed`] is the n-th append that was not told yet.
-//! The embedded engine is [`crate::log`]; Cassandra speaks the same vocabulary.
+//! The embedded engine is [`crate::log`]; Cassandra speaks the same vocabulary. What a core has to know of an engine is its
+//! [`Reach`]: of one that each core has for itself everything is told at the start, of one that all cores share what is
+//! asked for.
 
 use crate::id::{Body, Key, NodeId, UserId};
+
+/// Which cores see what a core appends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reach {
+    /// Only itself. Replicas keep copies of their own, and tell each other (delivery rules 8 and 14).
+    #[default]
+    Own,
+    /// All cores: what is flushed by one can be loaded by each. The store keeps this many copies itself.
+    Shared {
+        /// What `stored` names.
+        copies: u8,
+    },
+}
 
 /// Where an engine keeps a flushed record. Opaque to the core; the embedded log packs segment and offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,7 +77,7 @@ pub struct Mark {
 pub enum StorageRequest {
     /// Append a record. Answered by `Flushed` or `Failed`, in the order of the appends.
     Append(Record),
-    /// Read a flushed entry. Answered by `Read` or `Damaged`, in any order.
+    /// Read a flushed entry. Answered by `Read`, `Damaged` or `Gone`, in any order.
     Read {
         /// The recipient.
         user: UserId,
@@ -75,6 +90,14 @@ pub enum StorageRequest {
     Trim {
         /// Where it is.
         place: Place,
+    },
+    /// Tell everything that is stored of a user, as [`StorageEvent::Recovered`] entries, and which of these keys were taken, as
+    /// `Recovered` tombstones; then `Loaded`. What was appended for the user before is seen. Shared stores only.
+    Load {
+        /// The recipient.
+        user: UserId,
+        /// Keys that may have been taken.
+        keys: Vec<Key>,
     },
     /// The core knows that this many more appends have failed. Not answered.
     Heard {
@@ -100,6 +123,22 @@ pub enum StorageEvent {
     },
     /// The disk has no room for entries (`true`) or has room again (`false`). Tombstones have room reserved.
     Full(bool),
+    /// The store confirms nothing for the time being (`true`), or again (`false`). What was appended is told in the end.
+    Away(bool),
+    /// Everything that was asked for by the oldest `Load` of this user that is not answered yet has been told.
+    Loaded {
+        /// The recipient.
+        user: UserId,
+    },
+    /// What was at this place was taken or has expired, and another core has seen to that. Shared stores only.
+    Gone {
+        /// The recipient.
+        user: UserId,
+        /// Sender and id.
+        key: Key,
+        /// Where it was.
+        place: Place,
+    },
     /// A read has completed.
     Read {
         /// The recipient.
@@ -120,8 +159,8 @@ pub enum StorageEvent {
         /// Where it was.
         place: Place,
     },
-    /// Found while recovering, in log order, before anything else is told. A later record of the same (user, key)
-    /// replaces an earlier one.
+    /// Found while recovering, in log order, before anything else is told, or by a `Load`. A later record of the same (user,
+    /// key) replaces an earlier one.
     Recovered {
         /// What was found; an entry's body is empty here and `body_bytes` tells its size.
         record: Record,

@@ -205,6 +205,24 @@ impl Tenure {
         self.serves() && self.peer(node).is_some_and(|peer| peer.is_fit(slot, &self.replicas))
     }
 
+    /// Whether a copy from there is kept: there is no gap before it.
+    pub fn takes_copy(&self, node: NodeId, slot: Slot) -> bool {
+        self.takes_from(node, slot) && self.peer(node).is_some_and(|peer| peer.is_in_order(slot))
+    }
+
+    /// Whether another node keeps the slot that this one hands over.
+    pub fn is_heir(&self, node: NodeId, slot: Slot) -> bool {
+        self.peer(node).is_some_and(|peer| peer.keeps_with(slot, &self.replicas))
+    }
+
+    /// Whether another replica has everything, or none can be reached; `is_sent` says whether a node was sent all that it
+    /// has asked for.
+    pub fn has_heir(&self, is_sent: impl Fn(NodeId) -> bool) -> bool {
+        let mut up = self.peers().filter(|(_, peer)| peer.role == Role::Replica && peer.is_up()).peekable();
+        let has = |peer: &InStep| self.is_replica(peer) && peer.is_complete() && peer.lacks_nothing();
+        up.peek().is_none() || up.any(|(node, peer)| has(peer) && is_sent(node))
+    }
+
     /// Whether a copy there counts for `stored`.
     fn counts(&self, peer: &InStep, slot: Slot) -> bool {
         self.is_settled() && self.is_replica(peer) && peer.is_settled() && peer.is_synced(slot) && !peer.is_short(slot)
@@ -217,7 +235,8 @@ impl Tenure {
 
     /// Which copies count for `stored`, as bits; `None` if not even this node's does.
     pub fn counted(&self, slot: Slot, copies_min: u8) -> Option<u8> {
-        let is_own = self.serves() && (self.is_settled() || !self.is_strict(copies_min));
+        let counts = self.is_settled() || !self.is_strict(copies_min) || mutant::is(Mutant::CountsWhileUnsettled);
+        let is_own = self.serves() && counts;
         let others = self.peers.iter().filter(|(_, peer)| self.counts(peer, slot));
         is_own.then(|| others.map(|(&node, _)| self.bit(node)).fold(0, |bits, bit| bits | bit))
     }
@@ -246,6 +265,12 @@ impl Tenure {
     pub fn may_forget(&self) -> bool {
         let all = |peer: &InStep| peer.role != Role::Replica || (self.is_replica(peer) && peer.is_all_synced());
         !self.serves() || (self.is_settled() && self.peers.values().all(all))
+    }
+
+    /// Whether this node keeps the shard, and every other replica is there and has everything that this one has.
+    pub fn is_replicated(&self) -> bool {
+        let has_all = |peer: &InStep| peer.role != Role::Replica || peer.lacks_nothing();
+        self.serves() && self.may_forget() && self.peers.values().all(has_all)
     }
 
     /// The mark that is to be appended now, if there is one (rule 18).

@@ -4,7 +4,7 @@
 
 use iris_shards::id::NodeId;
 use iris_shards::link::crossing::{Dial, Up, may_greet, on_hello, on_proof};
-use iris_shards::link::{Hello, LinkName, RefuseCode};
+use iris_shards::link::{Hello, LinkName, Party, RefuseCode};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 /// The dialer of a stranger's connections.
@@ -106,23 +106,12 @@ fn id(at: usize) -> NodeId {
 }
 
 fn hello(name: LinkName, last: Option<LinkName>) -> Hello {
-    Hello {
-        version_min: 1,
-        version_max: 1,
-        cluster: "c".into(),
-        cluster_hash: 0,
-        node: name.dialer,
-        name: "n".into(),
-        region: String::new(),
-        address: String::new(),
-        is_edge: true,
-        is_core: true,
-        executors: 1,
-        boot: name.boot,
-        attempt: name.attempt,
-        last,
-        nonce: [0; 32],
-    }
+    let LinkName { dialer: node, boot, attempt } = name;
+    let (region, address) = (String::new(), String::new());
+    let (is_edge, is_core, executors) = (true, true, 1);
+    let party = Party { node, name: "n".into(), region, address, is_edge, is_core, executors, boot };
+    let (version_min, version_max, cluster, cluster_hash) = (1, 1, "c".into(), 0);
+    Hello { version_min, version_max, cluster, cluster_hash, party, attempt, last, nonce: [0; 32] }
 }
 
 impl World {

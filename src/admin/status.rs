@@ -84,6 +84,8 @@ pub struct ExecutorStatus {
     pub sessions: u64,
     /// What became of messages.
     pub messages: Messages,
+    /// Which ways its clients' messages took.
+    pub paths: Paths,
     /// Inboxes that have messages.
     pub inboxes: u64,
     /// Messages in them.
@@ -92,12 +94,26 @@ pub struct ExecutorStatus {
     pub log: LogStatus,
     /// How long its turns take, waiting excluded.
     pub turn_us: Histogram,
+    /// How it waits for work.
+    pub idle: IdleStatus,
     /// Frames for other executors that wait for room in a ring.
     pub mesh_backlog: u64,
+    /// Its parts of shards.
+    pub shards: Shards,
     /// Whether everything was handed over, or nothing has to be.
     pub has_handed_over: bool,
     /// Limits that were reached, by the name in the configuration, and how often.
     pub limits_reached: BTreeMap<String, u64>,
+}
+
+/// The shards that a core of a cluster keeps; none where a node is alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shards {
+    /// How many it keeps.
+    pub kept: u64,
+    /// Of these, the ones whose other replicas are all there and have everything: this core can be lost or stopped
+    /// without a message that only it has.
+    pub in_step: u64,
 }
 
 /// Messages by the path they took.
@@ -117,6 +133,39 @@ pub struct Messages {
     pub refused: u64,
 }
 
+/// The ways that the messages of an edge's clients took, and why pairs left the direct one (delivery rules 2 to 4).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paths {
+    /// Messages sent straight to the recipient's edge.
+    pub direct: u64,
+    /// Messages sent to the inbox of a core.
+    pub inbox: u64,
+    /// Times that a pair became direct.
+    pub earned: u64,
+    /// Times that a pair left the direct path because a message of it was stored.
+    pub left_stored: u64,
+    /// The same because the recipient's edge did not take a message.
+    pub left_bounced: u64,
+    /// The same because the link to the recipient's edge was lost.
+    pub left_link: u64,
+    /// Grants that were not used for want of a link to the recipient's edge.
+    pub unlinked: u64,
+}
+
+impl Paths {
+    fn plus(self, other: Self) -> Self {
+        Paths {
+            direct: self.direct + other.direct,
+            inbox: self.inbox + other.inbox,
+            earned: self.earned + other.earned,
+            left_stored: self.left_stored + other.left_stored,
+            left_bounced: self.left_bounced + other.left_bounced,
+            left_link: self.left_link + other.left_link,
+            unlinked: self.unlinked + other.unlinked,
+        }
+    }
+}
+
 /// The log of one executor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogStatus {
@@ -132,6 +181,19 @@ pub struct LogStatus {
     pub flushes: u64,
     /// How long that took.
     pub flush_us: Histogram,
+}
+
+/// How an executor waits for work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdleStatus {
+    /// Times it went to sleep.
+    pub sleeps: u64,
+    /// Sleeps that it was spared, because something came while it spun.
+    pub spins: u64,
+    /// Spins in which nothing came.
+    pub futile_spins: u64,
+    /// Time spent spinning, in µs: looks like work, and is none.
+    pub spun_us: u64,
 }
 
 /// Percentiles of a duration, in µs.
@@ -154,12 +216,16 @@ pub struct Totals {
     pub sessions: u64,
     /// What became of messages.
     pub messages: Messages,
+    /// Which ways clients' messages took.
+    pub paths: Paths,
     /// Inboxes that have messages.
     pub inboxes: u64,
     /// Messages in them.
     pub inbox_messages: u64,
     /// Bytes of all logs' files.
     pub log_bytes: u64,
+    /// Shards, by the executor that has the fewest in step: every executor has a part of each shard.
+    pub shards: Shards,
     /// Limits that were reached, and how often.
     pub limits_reached: BTreeMap<String, u64>,
 }
@@ -168,11 +234,13 @@ impl Totals {
     /// Sums up.
     #[must_use]
     pub fn of<'a>(executors: impl IntoIterator<Item = &'a ExecutorStatus>) -> Self {
-        let mut totals = Totals::default();
+        let (mut totals, mut shards) = (Totals::default(), None);
         for executor in executors {
+            shards = shards.into_iter().chain([executor.shards]).min_by_key(|shards| shards.in_step);
             totals.connections += executor.connections;
             totals.sessions += executor.sessions;
             totals.messages = totals.messages.plus(executor.messages);
+            totals.paths = totals.paths.plus(executor.paths);
             totals.inboxes += executor.inboxes;
             totals.inbox_messages += executor.inbox_messages;
             totals.log_bytes += executor.log.bytes;
@@ -180,6 +248,7 @@ impl Totals {
                 *totals.limits_reached.entry(limit.clone()).or_default() += times;
             }
         }
+        totals.shards = shards.unwrap_or_default();
         totals
     }
 }

@@ -1,5 +1,6 @@
 //! `iris shards`: who keeps which users, how evenly, what nobody keeps, and what another layout would move.
 
+mod publish;
 mod roster;
 mod show;
 
@@ -7,7 +8,7 @@ use super::{Exit, Failure, print};
 use crate::config::{Config, Flags};
 use crate::shard_map::moves::Moves;
 use crate::shard_map::{Layout, LayoutError, ShardMap};
-use clap::Args;
+use clap::{Args, Subcommand};
 use iris_shards::id::is_user;
 use iris_shards::placement::{REPLICAS_MAX, Spread};
 use iris_shards::ring::SHARDS_MAX;
@@ -25,10 +26,12 @@ Without flags it is the map of a laptop. --to-… say what is to be: then what w
   iris shards --num-shards 1000 --nodes @nodes.txt       a line per node: NAME [region=R] [zone=Z] [shards=0-499]
 ";
 
-/// Which nodes keep which users. Reads files, starts nothing and asks nobody.
+/// Which nodes keep which users, by a list, or as a running node knows them.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct Shards {
+    #[command(subcommand)]
+    verb: Option<Verb>,
     /// The cluster's configuration, with a list of nodes (or --nodes).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -47,6 +50,12 @@ pub struct Shards {
     to: To,
 }
 
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Write which cores keep which shards to the registry of a cluster.
+    Publish(publish::Publish),
+}
+
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Instead of the configuration's")]
 struct Now {
@@ -60,8 +69,12 @@ struct Now {
     #[arg(long, value_name = "PLACE", value_parser = spread)]
     spread: Option<Spread>,
     /// The cores: NAME,NAME,… or @FILE.
-    #[arg(long, value_name = "NAMES")]
+    #[arg(long, value_name = "NAMES", conflicts_with = "admin")]
     nodes: Option<String>,
+    /// The cores that a running node knows, by its admin socket. Where no list names them, the one of the configuration
+    /// is asked without it.
+    #[arg(long, value_name = "SOCKET")]
+    admin: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -85,7 +98,10 @@ struct To {
 }
 
 impl Shards {
-    pub fn run(self) -> Result<(), Failure> {
+    pub fn run(mut self) -> Result<(), Failure> {
+        if let Some(Verb::Publish(verb)) = self.verb.take() {
+            return verb.run();
+        }
         let begun = Instant::now();
         let now = self.layout()?;
         let map = ShardMap::new(now.clone())?;
@@ -125,9 +141,10 @@ impl Shards {
         let now = &self.now;
         let config = Config::load(self.config.as_deref(), &Flags::default())?;
         let num_shards = now.num_shards.unwrap_or(config.cluster.num_shards);
-        let members = match &now.nodes {
-            Some(nodes) => roster::named(nodes, num_shards),
-            None => roster::configured(&config),
+        let members = match (&now.nodes, &now.admin) {
+            (Some(nodes), _) => roster::named(nodes, num_shards),
+            (None, Some(socket)) => roster::living(socket, num_shards),
+            (None, None) => roster::configured(&config),
         };
         Ok(Layout {
             num_shards,

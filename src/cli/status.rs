@@ -1,11 +1,17 @@
 //! `iris status`: asks a running node how it is, over its admin socket.
 
-use super::{Exit, Failure, print};
-use crate::admin::{self, AskError, ExecutorStatus, Messages};
+use super::table::{Align, table};
+use super::{Exit, Failure, print, printable, rfc3339};
+use crate::admin::{self, AskError, ExecutorStatus, Messages, Paths, Shards};
 use crate::config::{Config, Flags};
+use crate::discovery::DiscoveryStatus;
 use clap::Args;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Ranges of shards with too few cores, for people.
+const RANGES_SHOWN_MAX: usize = 8;
 
 /// Which node is asked.
 #[derive(Debug, Args)]
@@ -53,7 +59,10 @@ impl Status {
             return Ok(print(&json)?);
         }
         head(&status).iter().try_for_each(|line| print(line))?;
-        table(&status.executors).iter().try_for_each(|line| print(line))?;
+        table(COLUMNS.map(|head| (head, Align::Right)), status.executors.iter().map(row))
+            .iter()
+            .try_for_each(|line| print(line))?;
+        discovery(&status.discovery, status.node.as_str()).iter().try_for_each(|line| print(line))?;
         links(&status).iter().try_for_each(|line| print(line))?;
         for (limit, times) in &status.totals.limits_reached {
             print(&format!("limit reached: {limit} ({times} times)"))?;
@@ -90,9 +99,33 @@ fn head(status: &admin::Status) -> Vec<String> {
             totals.inboxes,
             bytes(totals.log_bytes)
         ),
-        format!("messages: {}", paths(totals.messages)),
+        format!("messages: {}", messages(totals.messages)),
+        format!("paths: {}", paths(totals.paths)),
         String::new(),
     ]
+}
+
+/// Who else is in the cluster, and what is wrong with that.
+fn discovery(discovery: &DiscoveryStatus, own: &str) -> Vec<String> {
+    let DiscoveryStatus { kind, nodes, uncovered, faults, away_since_unix_ms, away_reason, .. } = discovery;
+    let others = nodes.iter().filter(|node| node.name != own).count();
+    if kind == "static" && others == 0 {
+        return Vec::new();
+    }
+    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
+    nodes.iter().for_each(|node| *states.entry(&node.state).or_default() += 1);
+    let states: Vec<String> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let mut lines = vec![String::new(), format!("discovery by {kind}: {}", states.join(", "))];
+    if let (Some(since), Some(reason)) = (away_since_unix_ms, away_reason) {
+        lines.push(format!("discovery: what was known is kept since {}: {}", rfc3339(*since), printable(reason)));
+    }
+    lines.extend(faults.iter().map(|fault| format!("discovery: {}", printable(fault))));
+    for shards in uncovered.iter().take(RANGES_SHOWN_MAX) {
+        lines.push(format!("shards {} have {} of {} cores", shards.shards, shards.cores, shards.copies));
+    }
+    let more = uncovered.len().saturating_sub(RANGES_SHOWN_MAX);
+    lines.extend((more > 0).then(|| format!("and {more} more ranges of shards; --json has all")));
+    lines
 }
 
 /// What a node of a cluster has beside one that is alone.
@@ -101,6 +134,10 @@ fn links(status: &admin::Status) -> Vec<String> {
         return Vec::new();
     }
     let mut lines = vec![String::new()];
+    let Shards { kept, in_step } = status.totals.shards;
+    if kept > 0 {
+        lines.push(format!("shards: {kept} kept, {in_step} in step with all their replicas"));
+    }
     for link in &status.links {
         let state = if link.up { "up".to_owned() } else { format!("down ({})", link.trouble) };
         let (sent, received) = (link.counts.sent, link.counts.received);
@@ -112,11 +149,19 @@ fn links(status: &admin::Status) -> Vec<String> {
     lines
 }
 
-fn paths(messages: Messages) -> String {
+fn messages(messages: Messages) -> String {
     let Messages { direct, inbox_online, stored, drained, bounced, refused } = messages;
     format!(
         "{direct} direct, {inbox_online} through inboxes online, {stored} stored, {drained} drained, {bounced} bounced, \
          {refused} refused"
+    )
+}
+
+fn paths(paths: Paths) -> String {
+    let Paths { direct, inbox, earned, left_stored, left_bounced, left_link, unlinked } = paths;
+    format!(
+        "{direct} direct, {inbox} to inboxes; {earned} pairs became direct, {left_stored} left for a stored message, \
+         {left_bounced} for a bounce, {left_link} for a lost link; {unlinked} grants had no link"
     )
 }
 
@@ -133,18 +178,6 @@ const COLUMNS: [&str; 11] = [
     "flush p99 µs",
     "turn p99 µs",
 ];
-
-fn table(executors: &[ExecutorStatus]) -> Vec<String> {
-    let mut rows = vec![COLUMNS.map(str::to_owned)];
-    rows.extend(executors.iter().map(row));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
-    let line = |row: &[String; COLUMNS.len()]| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
-        cells.collect::<Vec<_>>().join("  ")
-    };
-    rows.iter().map(line).collect()
-}
 
 fn row(executor: &ExecutorStatus) -> [String; COLUMNS.len()] {
     [

@@ -114,6 +114,7 @@ impl Check<'_> {
         let place = self.place(node, &cluster);
         let link = self.link(node, &cluster, edge.body_bytes_max);
         self.gossip_length(&node.name, &place, &cluster, &link);
+        self.consul_length(&place, &cluster);
         let data = self.data(&node.data, place.role, environment);
         Config {
             link,

@@ -84,14 +84,8 @@ impl Check<'_> {
         match written.cluster.discovery {
             written::Discovery::Gossip => self.gossip(written),
             written::Discovery::Dns => self.dns(&written.cluster.dns),
-            written::Discovery::Consul => {
-                let consul = &written.cluster.consul;
-                let address = self.service("cluster.consul.address", &consul.address);
-                Discovery::Consul { address, token: consul.token.clone() }
-            }
-            written::Discovery::Etcd => {
-                Discovery::Etcd { address: self.service("cluster.etcd.address", &written.cluster.etcd.address) }
-            }
+            written::Discovery::Consul => self.consul(written),
+            written::Discovery::Etcd => self.etcd(written),
             written::Discovery::Static => Discovery::Static { nodes: self.listed(&written.cluster.nodes, num_shards) },
         }
     }
@@ -158,16 +152,6 @@ impl Check<'_> {
             }
         };
         Discovery::Dns { core: core.to_owned(), server }
-    }
-
-    /// Where a service answers HTTP.
-    fn service(&mut self, field: &str, address: &str) -> String {
-        let host = address.strip_prefix("http://").map(|host| host.trim_end_matches('/'));
-        let is_host = |host: &str| !host.is_empty() && !host.contains(['/', ' ', '?', '#', '@']);
-        if !host.is_some_and(is_host) {
-            self.fault(field, Problem::BadService(address.to_owned()));
-        }
-        address.to_owned()
     }
 
     fn listed(&mut self, written: &[written::ListedNode], num_shards: u32) -> Vec<ListedNode> {

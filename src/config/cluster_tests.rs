@@ -298,3 +298,62 @@ fn the_hash_covers_what_has_to_be_equal_and_nothing_else() {
     // Nodes of different versions compare it.
     assert_eq!(default().cluster.hash(), 8_987_953_064_262_248_909);
 }
+
+fn registry(kind: &str, fields: &str, node: &str) -> String {
+    format!(
+        "(cluster: (discovery: {kind}, secret: \"0123456789abcdef\", num_shards: 1_000,\n{kind}: ({fields})), \
+         node: (link: (listen: \"127.0.0.1:7000\"),\n{node}))"
+    )
+}
+
+#[test]
+fn a_registry_is_asked_where_the_file_says() {
+    let config = of_text(&registry("consul", "token: Env(\"SECRET\")", "")).expect("good");
+    let Discovery::Consul { at, token } = &config.cluster.discovery else { panic!("consul") };
+    assert_eq!((at.address.as_str(), token.reveal()), ("http://127.0.0.1:8500/", "0123456789abcdef"));
+    assert!(!format!("{config:?}").contains("0123456789abcdef"));
+    let fields = "address: \"https://etcd.iris.internal\", tls: (ca: \"ca.pem\", identity: \"node.pem\")";
+    let config = of_text(&registry("etcd", fields, "")).expect("good");
+    let Discovery::Etcd { at, .. } = &config.cluster.discovery else { panic!("etcd") };
+    assert_eq!((at.address.port_or_known_default(), at.address.scheme()), (Some(443), "https"));
+    assert_eq!((at.ca.as_deref(), at.identity.as_deref()), (Some(Path::new("ca.pem")), Some(Path::new("node.pem"))));
+    for here in ["http://localhost:2379", "http://[::1]:2379/", "http://127.9.9.9:1"] {
+        assert!(of_text(&registry("etcd", &format!("address: \"{here}\""), "")).is_ok(), "{here}");
+    }
+    let far = "address: \"http://consul.iris.internal:8500\"";
+    assert!(of_text(&registry("consul", far, "insecure: true")).is_ok());
+}
+
+#[test]
+fn a_registry_that_cannot_be_asked_is_refused_with_its_place() {
+    let ranges: Vec<String> = (0..150).map(|at| (at * 2 + 100).to_string()).collect();
+    let shards = format!("shards: \"{}\"", ranges.join(","));
+    for (kind, fields, node, wanted) in [
+        (
+            "consul",
+            "address: \"consul:8500\"",
+            "",
+            "iris.ron:2:10: cluster.consul.address: `consul:8500` is not where a",
+        ),
+        ("etcd", "address: \"http://:2379\"", "", "iris.ron:2:8: cluster.etcd.address: `http://:2379` is not where a"),
+        ("etcd", "address: \"http://a/v3\"", "", "cluster.etcd.address: `http://a/v3` is not where a registry answers"),
+        ("etcd", "address: \"https://a?b\"", "", "cluster.etcd.address: `https://a?b` is not where a registry answers"),
+        (
+            "etcd",
+            "address: \"http://10.0.0.7:2379\"",
+            "",
+            "cluster.etcd.address: `http://10.0.0.7:2379` goes to another",
+        ),
+        ("consul", "tls: (ca: \"x\")", "", "iris.ron:2:16: cluster.consul.tls.ca: certificates are for https"),
+        ("etcd", "address: \"https://a\", tls: (identity: \"\")", "", "cluster.etcd.tls.identity: has 0 bytes"),
+        ("consul", "token: \"sword fish\"", "", "iris.ron:2:10: cluster.consul.token: a token has visible characters"),
+        ("etcd", "password: \"swordfish\"", "", "iris.ron:2:8: cluster.etcd.password: a password is a user's"),
+        ("consul", "tokn: \"\"", "", "cluster.consul: unknown field `tokn`, did you mean `token`?"),
+        ("consul", "", shards.as_str(), "iris.ron:3:1: node.shards: has 599 bytes, and Consul keeps 512 of a node"),
+    ] {
+        let error = refused(&registry(kind, fields, node));
+        assert!(error.contains(wanted) && !error.contains("fish"), "{error}\n{wanted}");
+    }
+    let error = refused(&registry("consul", "address: \"http://me:swordfish@a\"", ""));
+    assert!(error.contains("`…@a` is not where") && !error.contains("swordfish"), "{error}");
+}

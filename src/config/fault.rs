@@ -200,9 +200,31 @@ pub enum Problem {
     /// No name of a domain.
     #[error("`{0}` is no domain; write a name of at most 200 bytes such as core.iris.internal")]
     BadDomain(String),
-    /// Not where a service answers HTTP.
-    #[error("`{0}` is no address of a service; write http://HOST:PORT")]
-    BadService(String),
+    /// Not where a registry answers HTTP.
+    #[error("`{0}` is not where a registry answers; write http://HOST:PORT or https://HOST:PORT")]
+    BadRegistry(String),
+    /// A registry in plain HTTP.
+    #[error(
+        "`{0}` goes to another machine in plain text, where tokens can be read and answers made up; write https://HOST:PORT, \
+         or `node: (insecure: true)` where the network in between is your own"
+    )]
+    InsecureRegistry(String),
+    /// Certificates without TLS.
+    #[error("certificates are for https://HOST:PORT, and the address is {0}")]
+    NeedlessTls(String),
+    /// A token that no header can have.
+    #[error("a token has visible characters of ASCII only")]
+    BadToken,
+    /// More than Consul keeps of a node.
+    #[error(
+        "has {length} bytes, and Consul keeps {max} of a node; name fewer or larger ranges, or publish a shard map"
+    )]
+    TooLongForConsul {
+        /// As written.
+        length: usize,
+        /// Most allowed.
+        max: usize,
+    },
     /// The data directory cannot be chosen.
     #[error("Auto needs STATE_DIRECTORY, XDG_STATE_HOME or HOME to be set; name a directory instead (--data DIR)")]
     NoHome,

@@ -1,6 +1,7 @@
-//! The secret of a cluster: what its nodes prove to each other (HMAC-SHA256, RFC 2104) and never say.
+//! What must not be known to others: the secret of a cluster, which its nodes prove to each other (HMAC-SHA256, RFC 2104)
+//! and never say, and the token that a service wants to be shown.
 //!
-//! It is not printed, not even by `Debug`, and not compared with anything that came over the network.
+//! Neither is printed, not even by `Debug`; the secret is not compared with anything that came over the network.
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
@@ -62,13 +63,13 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What a service wants to be shown with each question. Not printed, not even by `Debug`.
+/// What a service wants to be shown with each question; may be empty.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Token(String);
 
 impl Token {
-    /// For the service it is meant for.
+    /// For the service that it is meant for.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -106,5 +107,6 @@ mod tests {
     #[test]
     fn it_is_not_printed() {
         assert_eq!(format!("{:?}", Secret::new("swordfish")), "Secret(…)");
+        assert_eq!(format!("{:?}", Token("swordfish".to_owned())), "Token(…)");
     }
 }

@@ -1,4 +1,4 @@
-//! The text of a RON file as tokens: which field stands where, and `Env("NAME")` replaced by values.
+//! The text of a RON file as tokens: which field stands where, and `Env("NAME")` and `Env("NAME", default)` replaced.
 //!
 //! serde sees values without their places, so line, column and field of a fault come from here. Replacing keeps every
 //! line where it is. What the value of a variable is taken for depends on the same field of the default configuration.
@@ -77,18 +77,22 @@ impl Source {
         shapes.extend(self::shapes(ELEMENTS));
         let tokens = tokens(text);
         let mut copied = 0;
-        for (at, call) in tokens.windows(4).enumerate() {
-            let Some(name) = env_name(text, call) else { continue };
+        for at in 0..tokens.len() {
+            let Some(call) = env_call(text, &tokens[at..]) else { continue };
+            let first = &tokens[at];
             let is_whole = at > 0 && tokens[at - 1].kind == Kind::Mark(':');
-            let shape = shapes.get(&without_numbers(&call[0].field)).copied().unwrap_or(Shape::Word);
+            let shape = shapes.get(&without_numbers(&first.field)).copied().unwrap_or(Shape::Word);
             let shape = if is_whole { shape } else { shape.element() };
-            let value = environment(name).ok_or_else(|| Problem::EnvUnset(name.to_owned()));
-            let literal = value.and_then(|value| shape.literal(name, &value));
-            let place = place(file, text, call[0].start);
-            let literal = literal.map_err(|problem| Fault { place, field: call[0].field.clone(), problem })?;
-            source.text.push_str(&text[copied..call[0].start]);
+            let literal = match (environment(call.name), call.default) {
+                (Some(value), _) => shape.literal(call.name, &value),
+                (None, Some(default)) => Ok(default.to_owned()),
+                (None, None) => Err(Problem::EnvUnset(call.name.to_owned())),
+            };
+            let place = place(file, text, first.start);
+            let literal = literal.map_err(|problem| Fault { place, field: first.field.clone(), problem })?;
+            source.text.push_str(&text[copied..first.start]);
             source.text.push_str(&literal);
-            copied = call[3].end;
+            copied = call.end;
         }
         source.text.push_str(&text[copied..]);
         Ok(source)
@@ -123,15 +127,33 @@ fn place(file: &Path, text: &str, offset: usize) -> Place {
     Place::File { file: file.to_path_buf(), line, column: before[line_start..].chars().count() + 1 }
 }
 
-/// NAME, if these four tokens are `Env("NAME")`.
-fn env_name<'a>(text: &'a str, call: &[Token]) -> Option<&'a str> {
-    let [word, open, name, close] = call else { return None };
+/// `Env("NAME")` or `Env("NAME", default)`.
+struct EnvCall<'a> {
+    name: &'a str,
+    /// A text, number, word, or a list of them, as it is written.
+    default: Option<&'a str>,
+    end: usize,
+}
+
+/// The call that these tokens begin with.
+fn env_call<'a>(text: &'a str, tokens: &[Token]) -> Option<EnvCall<'a>> {
+    let [word, open, name, then, rest @ ..] = tokens else { return None };
     let is_call = word.kind == Kind::Word
         && &text[word.start..word.end] == "Env"
         && open.kind == Kind::Mark('(')
-        && name.kind == Kind::Quoted
-        && close.kind == Kind::Mark(')');
-    is_call.then(|| text[name.start..name.end].trim_matches('"'))
+        && name.kind == Kind::Quoted;
+    let name = text[name.start..name.end].trim_matches('"');
+    match then.kind {
+        _ if !is_call => None,
+        Kind::Mark(')') => Some(EnvCall { name, default: None, end: then.end }),
+        Kind::Mark(',') => {
+            let close = rest.iter().position(|token| token.kind == Kind::Mark(')'))?;
+            let (first, last) = (rest.first()?, rest[..close].last()?);
+            let default = &text[first.start..last.end];
+            (close == 1 || is_list(default)).then_some(EnvCall { name, default: Some(default), end: rest[close].end })
+        }
+        _ => None,
+    }
 }
 
 impl Shape {
@@ -401,6 +423,19 @@ mod tests {
     fn an_unset_variable_is_named_with_its_place() {
         let fault = replaced("(\n  /* Env(\"NO\") /* */ */ a: (text: Env(\"NOPE\")))", "").expect_err("unset");
         assert_eq!(fault, "f.ron:2:35: a.text: the environment variable NOPE is not set");
+    }
+
+    #[test]
+    fn a_default_stands_for_an_unset_variable_as_it_is_written() {
+        let text = "(a: (text: Env(\"NO\", \"x\"), word: Env(\"NO\" , Auto), number: Env(\"V\", 7), list: [Env(\"NO\", \"y\")]))";
+        let wanted = "(a: (text: \"x\", word: Auto, number: 8, list: [\"y\"]))";
+        assert_eq!(replaced(text, "8"), Ok(wanted.to_owned()));
+        assert_eq!(replaced("(a: (list: Env(\"NO\", [\"y\", \"z\"])))", ""), Ok("(a: (list: [\"y\", \"z\"]))".into()));
+        assert_eq!(replaced("(a: (list: Env(\"NO\", [])))", ""), Ok("(a: (list: []))".into()));
+        // No call, so RON refuses it.
+        for text in ["(a: (b: Env(\"NO\", (c: 1))))", "(a: (text: Env(\"NO\", )))", "(a: (text: Env(\"NO\", \"x\""] {
+            assert_eq!(replaced(text, ""), Ok(text.to_owned()));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The configuration as used: numbers with their units, addresses, paths, and the limits of the machines.
 
+use super::registry::Registry;
 use super::secret::{Secret, Token};
 use super::shards::Ranges;
 use iris_shards::frame::RANGES_FRAME_BYTES_MAX;
@@ -180,15 +181,19 @@ pub enum Discovery {
     },
     /// Consul knows them.
     Consul {
-        /// An agent, such as `http://127.0.0.1:8500`.
-        address: String,
-        /// For its ACL; may be empty.
+        /// An agent or a server.
+        at: Registry,
+        /// For its access control; empty if it has none.
         token: Token,
     },
     /// etcd knows them.
     Etcd {
-        /// A member, such as `http://127.0.0.1:2379`.
-        address: String,
+        /// A member.
+        at: Registry,
+        /// Who logs in; empty if nobody needs to.
+        user: String,
+        /// With this.
+        password: Token,
     },
 }
 

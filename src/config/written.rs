@@ -84,10 +84,21 @@ group!("dns" Dns DnsPart {
 group!("consul" Consul ConsulPart {
     address: String,
     token: Token,
-} {});
+} {
+    tls: Tls TlsPart,
+});
 
 group!("etcd" Etcd EtcdPart {
     address: String,
+    user: String,
+    password: Token,
+} {
+    tls: Tls TlsPart,
+});
+
+group!("tls" Tls TlsPart {
+    ca: Path,
+    identity: Path,
 } {});
 
 group!("limits" Limits LimitsPart {
@@ -239,7 +250,9 @@ macro_rules! choice {
     };
 }
 
-choice!("discovery" Discovery today { Static "static", Gossip "gossip", Dns "dns", Consul "consul", Etcd "etcd", } later {});
+choice!("discovery" Discovery today {
+    Static "static", Gossip "gossip", Dns "dns", Consul "consul", Etcd "etcd",
+} later {});
 choice!("spread" Spread today { Node "node", Zone "zone", Region "region", } later {});
 choice!("role" Role today { Edge "edge", Core "core", Both "both", } later {});
 choice!("transport" Transport today { Tcp "tcp", } later {

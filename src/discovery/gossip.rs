@@ -12,6 +12,7 @@ use super::publish::{Publisher, unix_ms};
 use super::view::Known;
 use super::{Command, DiscoveryError, reachable};
 use crate::config::{Config, Discovery};
+use crate::random;
 use datagram::DATAGRAM_BYTES_MAX;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -51,7 +52,7 @@ impl Gossip {
             Some(address) => *address,
             None => reachable(socket.local_addr().map_err(failed)?, &known),
         };
-        let swim = Swim::new(&config.cluster, own, address, unix_ms(), seed());
+        let swim = Swim::new(&config.cluster, own, address, unix_ms(), random::number());
         tracing::info!(%address, seeds = seeds.join(", "), "gossip");
         Ok(Gossip { socket, seeds: seeds.clone(), swim })
     }
@@ -79,12 +80,6 @@ impl Gossip {
         turns.run(receiver, commands, seeds).await;
         lookup.abort();
     }
-}
-
-/// Seeded by the system, as every `HashMap` is.
-fn seed() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(unix_ms())
 }
 
 /// Looks names up again and again: they may move. On a thread of the runtime, so that a slow resolver holds nothing up.

@@ -3,29 +3,45 @@
 //! A registration lives as long as it is kept alive; one that ends without a word is `gone` for `claim_ms`. A shard map in
 //! the same store, if there is one, says what each core keeps. With the service away the last known cluster goes on.
 
-use super::consul::Consul;
-use super::etcd::Etcd;
+mod consul;
+mod etcd;
+mod follower;
+mod http;
+mod map;
+
+pub use map::PublishedMap;
+
 use super::publish::{Publisher, unix_ms};
 use super::view::{Known, NodeState};
-use super::{Command, locked};
+use super::{Command, DiscoveryError};
 use crate::config::{Config, Discovery, parse_shards, shards_text};
+use crate::random;
+use consul::Consul;
+use etcd::Etcd;
+use follower::Follower;
 use iris_shards::id::NodeId;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc::{self, Receiver, Sender};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// A registration is kept alive for so long, and kept again in a third of that time.
-pub const LEASE: Duration = Duration::from_secs(6);
+/// A registration that is not kept alive for so long has ended. It is kept three times as often.
+const LEASE: Duration = Duration::from_secs(6);
 /// One question, but those that wait for a change.
-pub const REQUEST: Duration = Duration::from_secs(2);
+const REQUEST: Duration = Duration::from_secs(2);
 /// After a failure, with up to as much again by chance, so that a fleet does not ask at once.
 const RETRY: Duration = Duration::from_millis(500);
+/// News are gathered for this time before a placement is made of them.
+const GATHER: Duration = Duration::from_millis(50);
+/// So long others see that this node leaves, at least: some are far away, and gather what they hear.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// Far enough away for a clock that is not wound up.
 const LONG: Duration = Duration::from_secs(86_400);
-const SEEN_MAX: usize = 16;
+const NEWS_MAX: usize = 16;
+/// The shards of a core that names none.
+const AUTO: &str = "Auto";
 
 /// Why the service did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -60,43 +76,30 @@ pub enum Away {
 
 /// What a core tells about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// `node.name`.
-    pub name: String,
+struct Entry {
+    name: String,
     /// Where its links are dialled.
-    pub address: String,
-    /// Where it stands.
-    pub region: String,
-    /// Where within the region.
-    pub zone: String,
+    address: String,
+    region: String,
+    zone: String,
     /// `core` or `both`.
-    pub role: String,
+    role: String,
     /// The shards that it names, or `Auto`.
-    pub shards: String,
-    /// How many shards it thinks there are.
-    pub num_shards: u32,
+    shards: String,
+    num_shards: u32,
     /// It said that it will go.
     #[serde(default)]
-    pub leaving: bool,
+    leaving: bool,
 }
 
-/// Which core keeps which shards, written by `iris shards publish`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PublishedMap {
-    /// Has to be the cluster's.
-    pub num_shards: u32,
-    /// Such as `0-499,700`, by the name of the core.
-    pub nodes: BTreeMap<String, String>,
-}
-
-/// Everything that the service knows at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// Cores, and whether their registration is alive.
-    pub cores: Vec<(Entry, bool)>,
-    /// The map as it is written.
-    pub map: Option<String>,
+/// What comes from the service.
+enum News {
+    /// Cores, and whether their registrations are alive.
+    Cores(Result<Vec<(Entry, bool)>, Away>),
+    /// The shard map as it is written, if there is one.
+    Map(Result<Option<String>, Away>),
+    /// Whether this node is registered.
+    Own(Result<(), Away>),
 }
 
 /// One of the services.
@@ -110,15 +113,17 @@ pub enum Service {
 
 impl Service {
     /// As configured; `None` for other ways of discovery.
-    pub fn new(config: &Config) -> Option<Service> {
+    ///
+    /// Errors: certificates that cannot be used.
+    pub fn new(config: &Config) -> Result<Option<Service>, DiscoveryError> {
         let (cluster, claim) = (&config.cluster.name, Duration::from_millis(config.cluster.claim_ms));
-        match &config.cluster.discovery {
-            Discovery::Consul { address, token } => {
-                Some(Service::Consul(Arc::new(Consul::new(address, token, cluster, claim))))
+        Ok(match &config.cluster.discovery {
+            Discovery::Consul { at, token } => Some(Service::Consul(Arc::new(Consul::new(at, token, cluster, claim)?))),
+            Discovery::Etcd { at, user, password } => {
+                Some(Service::Etcd(Arc::new(Etcd::new(at, (user, password), cluster)?)))
             }
-            Discovery::Etcd { address } => Some(Service::Etcd(Arc::new(Etcd::new(address, cluster)))),
             _ => None,
-        }
+        })
     }
 
     async fn register(&self, own: &Entry) -> Result<(), Away> {
@@ -143,10 +148,11 @@ impl Service {
         }
     }
 
-    async fn watch(self, seen: Sender<Result<Seen, Away>>) {
+    /// Tells what is there and what changes, until nobody listens.
+    async fn watch(self, news: mpsc::Sender<News>) {
         match self {
-            Service::Consul(consul) => consul.watch(seen).await,
-            Service::Etcd(etcd) => etcd.watch(seen).await,
+            Service::Consul(consul) => consul.watch(&news).await,
+            Service::Etcd(etcd) => etcd.watch(&news).await,
         }
     }
 
@@ -167,186 +173,148 @@ impl Service {
     }
 }
 
+/// By chance, up to so much.
+fn chance(most: Duration) -> Duration {
+    Duration::from_millis(random::number() % (most.as_millis() as u64).max(1))
+}
+
 /// A pause after a failure.
-pub async fn pause() {
-    use std::hash::{BuildHasher, RandomState};
-    let chance = RandomState::new().hash_one(0u8) % RETRY.as_millis() as u64;
-    sleep(RETRY + Duration::from_millis(chance)).await;
+async fn pause() {
+    sleep(RETRY + chance(RETRY)).await;
 }
 
 /// Follows the service, and keeps this node in it if it is a core, until the node leaves or drops its end of `commands`.
-pub(super) async fn run(
-    service: Service,
-    own: Known,
-    claim_ms: u64,
+pub(super) async fn run(service: Service, mut turns: Turns, commands: mpsc::Receiver<Command>) {
+    let (told, news) = mpsc::channel(NEWS_MAX);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(service.clone().watch(told.clone()));
+    if turns.is_core {
+        tasks.spawn(keep(service.clone(), turns.entry.subscribe(), told));
+    }
+    let left = turns.run(news, commands).await;
+    tasks.shutdown().await;
+    let Some(left) = left else { return };
+    let own = turns.entry.borrow().clone();
+    if turns.is_core
+        && let Err(away) = leave(&service, own).await
+    {
+        tracing::warn!("discovery: this node leaves without a word: {away}");
+    }
+    // Nobody waits any more: then it took too long.
+    left.send(()).ok();
+}
+
+/// Says that this node leaves before it is not there any more: who only sees the latter waits for it.
+async fn leave(service: &Service, own: Entry) -> Result<(), Away> {
+    let own = Entry { leaving: true, ..own };
+    service.register(&own).await?;
+    sleep(FAREWELL).await;
+    service.leave(&own).await
+}
+
+/// What is made of the news.
+pub(super) struct Turns {
+    follower: Follower,
     publisher: Publisher,
-    mut commands: Receiver<Command>,
-) {
-    let (sender, mut seen) = mpsc::channel(SEEN_MAX);
-    let watching = tokio::spawn(service.clone().watch(sender));
-    let mut follower = Follower { kept: BTreeMap::new(), map: None, claim_ms, own, publisher };
-    let entry = Arc::new(Mutex::new(entry_of(&follower.own)));
-    let keeping = follower.own.is_core.then(|| tokio::spawn(keep(service.clone(), entry.clone())));
-    let told = loop {
-        let warn_at = follower.publisher.warn_at().unwrap_or_else(|| Instant::now() + LONG);
-        tokio::select! {
-            Some(seen) = seen.recv() => follower.on_seen(seen),
-            () = sleep(follower.until_next_end()) => follower.publish(),
-            () = sleep_until(warn_at) => follower.publisher.warn(),
-            command = commands.recv() => match command {
-                Some(Command::Drain) => drain(&service, &mut follower, &entry).await,
-                Some(Command::Leave(told)) => break Some(told),
-                None => break None,
-            },
-        }
-    };
-    watching.abort();
-    if let Some(keeping) = keeping {
-        keeping.abort();
-        let _ = keeping.await;
-        if let (Some(_), Err(away)) = (&told, service.leave(&entry_of(&follower.own)).await) {
-            tracing::warn!("discovery: this node leaves without a word: {away}");
-        }
-    }
-    // Nobody listens when the node did not wait.
-    told.map(|told| told.send(()).ok());
+    is_core: bool,
+    /// What is registered.
+    entry: watch::Sender<Entry>,
+    /// When what was gathered is told.
+    publish_at: Option<Instant>,
 }
 
-async fn drain(service: &Service, follower: &mut Follower, entry: &Mutex<Entry>) {
-    locked(entry).leaving = true;
-    follower.own.state = NodeState::Leaving;
-    follower.publish();
-    if !follower.own.is_core {
-        return;
+impl Turns {
+    /// Tells the first view: nobody else is known yet.
+    pub fn new(own: Known, claim_ms: u64, publisher: Publisher) -> Self {
+        let (entry, is_core) = (watch::Sender::new(entry_of(&own)), own.is_core);
+        let follower = Follower::new(own, claim_ms);
+        let mut turns = Turns { follower, publisher, is_core, entry, publish_at: None };
+        turns.publish();
+        turns
     }
-    if let Err(away) = service.register(&entry_of(&follower.own)).await {
-        tracing::warn!("discovery: the others are not told that this node will go: {away}");
-    }
-}
 
-/// Keeps the registration of this node alive, and writes it anew when the service has lost it.
-async fn keep(service: Service, entry: Arc<Mutex<Entry>>) {
-    let mut is_known = false;
-    loop {
-        let own = locked(&entry).clone();
-        let kept = match is_known {
-            true => service.keep(&own).await,
-            false => service.register(&own).await.map(|()| true),
-        };
-        match kept {
-            Ok(kept) => is_known = kept,
-            // The watch tells that the service is away; what it refuses is not told there.
-            Err(away) => {
-                tracing::debug!("discovery: this node is not registered: {away}");
-                if let Away::Refused { .. } = away {
-                    tracing::warn!("discovery: this node cannot register: {away}");
-                }
-                pause().await;
-                continue;
-            }
-        }
-        if is_known {
-            sleep(LEASE / 3).await;
-        }
-    }
-}
-
-/// What is known of the others.
-struct Follower {
-    /// By name; `since` when it has been gone.
-    kept: BTreeMap<String, (Known, Option<u64>)>,
-    map: Option<String>,
-    claim_ms: u64,
-    own: Known,
-    publisher: Publisher,
-}
-
-impl Follower {
-    fn on_seen(&mut self, seen: Result<Seen, Away>) {
-        match seen {
-            Err(away) => self.publisher.away(Some(away.to_string())),
-            Ok(seen) => {
-                self.publisher.away(None);
-                self.map = seen.map;
-                self.take(seen.cores);
-                self.publish();
+    /// Until the node leaves, and then who waits for that, or drops its end.
+    async fn run(
+        &mut self,
+        mut news: mpsc::Receiver<News>,
+        mut commands: mpsc::Receiver<Command>,
+    ) -> Option<crossbeam_channel::Sender<()>> {
+        loop {
+            tokio::select! {
+                Some(news) = news.recv() => self.on_news(news),
+                () = sleep_until(self.next()) => self.on_time(),
+                command = commands.recv() => match command {
+                    Some(Command::Drain) => self.drain(),
+                    Some(Command::Leave(told)) => return Some(told),
+                    None => return None,
+                },
             }
         }
     }
 
-    /// Who is missing without having said that it leaves is gone for a while, and what it claims is kept for it.
-    fn take(&mut self, cores: Vec<(Entry, bool)>) {
-        let now = unix_ms();
-        let mut before = std::mem::take(&mut self.kept);
-        for (entry, is_alive) in cores {
-            let gone_since = before.remove(&entry.name).and_then(|(_, since)| since);
-            let since = (!is_alive).then(|| gone_since.unwrap_or(now));
-            let mut known = known_of(&entry);
-            if !is_alive {
-                known.state = NodeState::Gone;
-            }
-            self.kept.insert(entry.name, (known, since));
+    fn next(&self) -> Instant {
+        let now = Instant::now();
+        let changes = self.follower.next_ms().map(|at| now + Duration::from_millis(at.saturating_sub(unix_ms()) + 1));
+        let due = [self.publish_at, self.publisher.warn_at(), changes];
+        due.into_iter().flatten().fold(now + LONG, Instant::min)
+    }
+
+    fn on_news(&mut self, news: News) {
+        let is_of_others = !matches!(news, News::Own(_));
+        self.follower.on_news(unix_ms(), news);
+        self.publisher.away(self.follower.trouble());
+        if is_of_others {
+            self.publish_at.get_or_insert(Instant::now() + GATHER);
         }
-        for (name, (mut known, since)) in before {
-            if known.state != NodeState::Leaving && since.is_none_or(|since| since + self.claim_ms > now) {
-                known.state = NodeState::Gone;
-                self.kept.insert(name, (known, Some(since.unwrap_or(now))));
-            }
+    }
+
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        if self.publisher.warn_at().is_some_and(|at| at <= now) {
+            self.publisher.warn();
+        }
+        let is_due = self.publish_at.is_some_and(|at| at <= now);
+        if is_due || self.follower.next_ms().is_some_and(|at| at <= unix_ms()) {
+            self.publish();
         }
     }
 
     fn publish(&mut self) {
-        let now = unix_ms();
-        let mut faults = Vec::new();
-        let map = self.map.as_deref().and_then(|text| self.read_map(text, &mut faults));
-        // Consul lists them for longer than they are waited for.
-        let awaited = self.kept.values().filter(|(_, since)| since.is_none_or(|since| since + self.claim_ms > now));
-        let others = awaited.map(|(known, _)| known).filter(|known| known.name != self.own.name);
-        let mut nodes: Vec<Known> = others.cloned().chain([self.own.clone()]).collect();
-        if let Some(map) = map {
-            let cores = nodes.iter_mut().filter(|node| node.is_core);
-            cores.for_each(|core| core.shards = Some(map.get(&core.name).cloned().unwrap_or_default()));
-        }
-        self.publisher.publish(nodes, faults);
+        self.publish_at = None;
+        let (known, faults) = self.follower.known(unix_ms());
+        self.publisher.publish(known, faults);
     }
 
-    /// What does not fit is told, and not followed.
-    fn read_map(&self, text: &str, faults: &mut Vec<String>) -> Option<BTreeMap<String, crate::config::Ranges>> {
-        match check_map(text, self.own.num_shards) {
-            Ok(map) => Some(map),
-            Err(fault) => {
-                faults.push(fault);
-                None
-            }
-        }
-    }
-
-    /// When the first of those that are gone is forgotten.
-    fn until_next_end(&self) -> Duration {
-        let ends = self.kept.values().filter_map(|(_, since)| Some((*since)? + self.claim_ms));
-        ends.filter(|&end| end >= unix_ms())
-            .min()
-            .map_or(LONG, |end| Duration::from_millis(end.saturating_sub(unix_ms()) + 1))
+    fn drain(&mut self) {
+        self.follower.drain();
+        self.publish();
+        self.entry.send_modify(|entry| entry.leaving = true);
     }
 }
 
-/// A published map: the shards of each core. Each shard has to be somebody's.
-pub fn check_map(text: &str, num_shards: u32) -> Result<BTreeMap<String, crate::config::Ranges>, String> {
-    let map: PublishedMap = serde_json::from_str(text).map_err(|cause| format!("the shard map is not one: {cause}"))?;
-    if map.num_shards != num_shards {
-        let theirs = map.num_shards;
-        return Err(format!(
-            "the shard map is for {theirs} shards, cluster.num_shards is {num_shards}; it is not used"
-        ));
+/// Keeps the registration of this node alive, and writes it anew when the service has lost it or it has changed.
+async fn keep(service: Service, mut entries: watch::Receiver<Entry>, news: mpsc::Sender<News>) {
+    let mut registered = None;
+    loop {
+        let own = entries.borrow_and_update().clone();
+        let kept = match registered.as_ref() == Some(&own) {
+            true => service.keep(&own).await,
+            false => service.register(&own).await.map(|()| true),
+        };
+        // Lost: registered in the next turn.
+        let is_known = matches!(kept, Ok(true));
+        registered = is_known.then_some(own);
+        let has_failed = kept.is_err();
+        if news.send(News::Own(kept.map(drop))).await.is_err() {
+            return;
+        }
+        if has_failed {
+            pause().await;
+        } else if is_known {
+            // Woken by a change; nobody changes it any more when the node ends, and then this is ended too.
+            timeout(LEASE / 3, entries.changed()).await.ok();
+        }
     }
-    let mut found = BTreeMap::new();
-    for (name, shards) in map.nodes {
-        let ranges = parse_shards(&shards, num_shards).ok_or_else(|| {
-            format!("the shard map gives {name} the shards `{shards}`, which are none of 0 to {}", num_shards - 1)
-        })?;
-        found.insert(name, ranges);
-    }
-    Ok(found)
 }
 
 fn entry_of(known: &Known) -> Entry {
@@ -356,23 +324,24 @@ fn entry_of(known: &Known) -> Entry {
         region: known.region.clone(),
         zone: known.zone.clone(),
         role: if known.is_edge { "both" } else { "core" }.to_owned(),
-        shards: known.shards.as_deref().map_or("Auto".to_owned(), shards_text),
+        shards: known.shards.as_deref().map_or(AUTO.to_owned(), shards_text),
         num_shards: known.num_shards,
         leaving: known.state == NodeState::Leaving,
     }
 }
 
-fn known_of(entry: &Entry) -> Known {
+fn known_of(entry: Entry) -> Known {
     Known {
         node: NodeId::of_name(&entry.name),
-        name: entry.name.clone(),
-        address: entry.address.clone(),
-        region: entry.region.clone(),
-        zone: entry.zone.clone(),
         is_edge: entry.role == "both",
         is_core: true,
-        shards: parse_shards(&entry.shards, entry.num_shards),
+        // What names no shards keeps none: taking it for Auto would give it some.
+        shards: (entry.shards != AUTO).then(|| parse_shards(&entry.shards, entry.num_shards).unwrap_or_default()),
         num_shards: entry.num_shards,
         state: if entry.leaving { NodeState::Leaving } else { NodeState::Alive },
+        name: entry.name,
+        address: entry.address,
+        region: entry.region,
+        zone: entry.zone,
     }
 }

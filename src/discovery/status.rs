@@ -17,8 +17,8 @@ pub struct DiscoveryStatus {
     pub uncovered: Vec<UncoveredStatus>,
     /// What does not fit together.
     pub faults: Vec<String>,
-    /// Since when the service behind it (gossip: all other nodes; dns: the name server) does not answer, in ms since the
-    /// Unix epoch. What was known is kept meanwhile.
+    /// Since when the service behind it (gossip: all other nodes; dns: the name server) does not answer, or refuses, in ms
+    /// since the Unix epoch. What was known is kept meanwhile.
     pub away_since_unix_ms: Option<u64>,
     /// What it says instead.
     pub away_reason: Option<String>,

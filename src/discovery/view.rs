@@ -130,7 +130,12 @@ impl Viewer {
         }
         let placement = match last {
             Some(last) if last.nodes == nodes => last.placement.clone(),
-            _ => Arc::new(Placement::new(self.ring.clone(), self.copies, self.replicas(&cores))),
+            _ => {
+                // One that keeps nothing any more may still have what it kept: it is waited for (delivery rule 18).
+                let named: Vec<NodeId> = cores.iter().map(|core| core.node).collect();
+                let placement = Placement::new(self.ring.clone(), self.copies, self.replicas(&cores));
+                Arc::new(placement.with_cores(&named))
+            }
         };
         let uncovered = uncovered(&placement, &nodes);
         let number = last.map_or(0, |last| last.number) + 1;

@@ -39,8 +39,14 @@ impl Executor {
     /// Reads a connection, within its share of the turn. One that has ended is read to its end: no event tells it again.
     pub(super) fn on_readable(&mut self, key: ConnectionKey, has_ended: bool) {
         let Some(session) = self.connections.session(key) else {
-            return self.on_link_socket(SocketEvent::Readable(key));
+            let event = if has_ended { SocketEvent::Hangup(key) } else { SocketEvent::Readable(key) };
+            return self.on_link_socket(event);
         };
+        if has_ended && self.connections.is_opening(session) {
+            // It has given up before it was heard, perhaps because this node was frozen, and may be somewhere else by now:
+            // its HELLO must not end the session that it has there.
+            return self.on_ended(session);
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut may_have_more = true;
         for _ in 0..READS_PER_TURN {
@@ -62,7 +68,7 @@ impl Executor {
         }
         self.scratch = scratch;
         if may_have_more {
-            self.unread.push((key, has_ended));
+            self.unread.push_back((key, has_ended));
         } else if self.connections.watch_opening(&mut self.sockets, session).is_err() {
             self.on_ended(session);
         }

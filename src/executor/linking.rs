@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use iris_shards::event::{CoreEvent, EdgeEvent};
 use iris_shards::id::{Location, NodeId, SessionId};
-use iris_shards::link::{Introduction, LinkFrame, Parcel};
+use iris_shards::link::{Introduction, LinkFrame, Parcel, Party};
 use iris_shards::peer::Peer;
 
 use super::{Executor, MeshItem};
 use crate::discovery::View;
 use crate::links::{Happening, Neighbour};
-use crate::sockets::SocketEvent;
+use crate::sockets::{ConnectionKey, SocketEvent};
 
 /// What travels between executors about links.
 #[derive(Debug)]
@@ -62,16 +62,19 @@ impl Executor {
     pub(super) fn on_link_socket(&mut self, event: SocketEvent) {
         let now_ms = self.now.mono_ms;
         match event {
-            SocketEvent::Readable(key) | SocketEvent::Hangup(key) => {
-                let mut scratch = std::mem::take(&mut self.scratch);
-                self.links.on_readable(&mut self.sockets, key, &mut scratch, now_ms);
-                self.scratch = scratch;
-            }
+            SocketEvent::Readable(key) => self.read_link((key, false)),
+            SocketEvent::Hangup(key) => self.read_link((key, true)),
             SocketEvent::Writable(key) => self.links.on_writable(key),
             SocketEvent::Accepted(_, fd) => self.links.on_accepted(&mut self.sockets, fd, now_ms),
             SocketEvent::AcceptFailed(_, error) => tracing::warn!(%error, "a link could not be accepted"),
         }
         self.take_happened();
+    }
+
+    fn read_link(&mut self, ready: (ConnectionKey, bool)) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        self.links.on_readable(&mut self.sockets, ready, &mut scratch, self.now.mono_ms);
+        self.scratch = scratch;
     }
 
     /// Goes on with links that had more to read than their share of a turn.
@@ -124,13 +127,13 @@ impl Executor {
                 (self.seat.executor, Peer::Cores { node, message })
             }
         };
-        if home == self.seat.executor {
+        // One that is for a session of an earlier process, which had more executors, is answered here as well as anywhere.
+        if home == self.seat.executor || home >= executors {
             self.on_peer(from, peer);
             self.perform_all();
-        } else if home < executors {
+        } else {
             self.mesh.outbound.push(home, MeshItem::Peer(from, peer));
         }
-        // Else it is for a session of an earlier process that had more executors.
     }
 
     /// A message for another node.
@@ -171,7 +174,7 @@ impl Executor {
         let now_ms = self.now.mono_ms;
         match item {
             LinkItem::Up(neighbour) => {
-                let node = neighbour.node;
+                let node = neighbour.party.node;
                 self.links.note_up(neighbour);
                 self.edge.handle(self.now, EdgeEvent::LinkUp(node), &mut self.actions);
                 self.core.handle(self.now, CoreEvent::LinkUp(node), &mut self.actions);
@@ -198,12 +201,8 @@ impl Executor {
     /// A node wants to know where another one is.
     fn on_asked(&mut self, by: NodeId, about: NodeId) {
         let Some(neighbour) = self.links.neighbour(about) else { return };
-        let introduction = Introduction {
-            node: about,
-            name: neighbour.name.clone(),
-            region: neighbour.region.clone(),
-            address: neighbour.address.clone(),
-        };
+        let Party { name, region, address, .. } = neighbour.party.clone();
+        let introduction = Introduction { node: about, name, region, address };
         self.tell_owner(by, LinkItem::Tell(by, introduction));
     }
 }

@@ -7,7 +7,7 @@ use iris_shards::frame::{VERSION, Welcome};
 use iris_shards::id::NodeId;
 
 use super::Executor;
-use crate::admin::{ExecutorStatus, Histogram, LinkStatus, Messages};
+use crate::admin::{ExecutorStatus, Histogram, IdleStatus, LinkStatus, Messages, Paths, Shards};
 use crate::config::Config;
 
 /// What every executor of a node tells its clients.
@@ -93,8 +93,9 @@ impl Executor {
 
     /// What this executor is doing.
     pub(super) fn status(&mut self) -> ExecutorStatus {
+        let sockets = self.sockets.counters();
         let (edge, core) = (self.edge.counts(), self.core.counts());
-        let (sums, _) = self.core.sums();
+        let ((sums, _), shards) = (self.core.sums(), self.core.kept_shards());
         let mut log = self.engine.status();
         log.unflushed_bytes = self.core.waiting().0.1;
         let limits = [
@@ -124,11 +125,27 @@ impl Executor {
                 bounced: edge.bounced,
                 refused: self.counts.refused,
             },
+            paths: Paths {
+                direct: edge.direct,
+                inbox: edge.inbox,
+                earned: edge.earned,
+                left_stored: edge.left_stored,
+                left_bounced: edge.left_bounced,
+                left_link: edge.left_link,
+                unlinked: edge.unlinked,
+            },
             inboxes: sums.inboxes,
             inbox_messages: sums.messages,
             log,
             turn_us: percentiles(&self.turns),
+            shards: Shards { kept: shards.kept, in_step: shards.in_step },
             has_handed_over: self.core.has_left(),
+            idle: IdleStatus {
+                sleeps: sockets.sleeps,
+                spins: sockets.spins,
+                futile_spins: sockets.futile_spins,
+                spun_us: sockets.spun.as_micros() as u64,
+            },
             mesh_backlog: self.mesh.outbound.backlog_total() as u64,
             limits_reached: reached.map(|(name, times)| (name.to_owned(), times)).collect::<BTreeMap<_, _>>(),
         }

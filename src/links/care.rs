@@ -134,7 +134,8 @@ impl Links {
         let Some(care) = self.cares.get_mut(&node) else { return };
         care.dial = None;
         care.backoff_ms = (care.backoff_ms * 2).clamp(RETRY_MS_MIN, retry_ms_max);
-        let seed = [self.own.hello.boot.to_be_bytes(), (u64::from(node.0) << 32 | care.attempt).to_be_bytes()].concat();
+        let boot = self.own.hello.party.boot;
+        let seed = [boot.to_be_bytes(), (u64::from(node.0) << 32 | care.attempt).to_be_bytes()].concat();
         care.retry_at_ms = now_ms + care.backoff_ms / 2 + stable_hash(&seed) % (care.backoff_ms / 2 + 1);
         if care.trouble != cause {
             let name = self.view.nodes.get(&node).map_or("", |known| known.name.as_str());
@@ -157,9 +158,11 @@ impl Links {
         sockets.close(wire.key);
         let Some(node) = wire.node else { return };
         let is_up = wire.generation().is_some();
+        let is_core = self.is_core(node);
         let Some(care) = self.cares.get_mut(&node) else { return };
         if is_up && care.wire == Some(index) {
             care.wire = None;
+            care.is_wanted &= is_core;
             care.counts.downs += 1;
             care.trouble = cause.to_owned();
             care.is_told = true;
@@ -167,10 +170,6 @@ impl Links {
             care.retry_at_ms = now_ms;
             tracing::info!(node = node.0, cause, "a link is lost");
             self.happened.push(Happening::Down(node));
-            let is_core = self.is_core(node);
-            if let Some(care) = self.cares.get_mut(&node) {
-                care.is_wanted &= is_core;
-            }
             self.dial_if_wanted(node, now_ms);
         } else if care.dial.is_some_and(|(_, its)| its == Some(index)) {
             self.on_dial_failed(node, cause.to_owned(), now_ms);
@@ -189,7 +188,7 @@ impl Links {
         let mut silent = Vec::new();
         for (&index, wire) in &self.wires {
             let is_up = wire.generation().is_some();
-            let is_edge = wire.node.is_some_and(|node| !self.is_core(node) && !self.own.hello.is_core);
+            let is_edge = wire.node.is_some_and(|node| !self.is_core(node) && !self.own.hello.party.is_core);
             if is_up && now_ms.saturating_sub(wire.heard_ms) > silent_ms {
                 ended.push((index, "nothing was heard for link.silent_ms"));
             } else if !is_up && now_ms.saturating_sub(wire.began_ms) > HANDSHAKE_MS_MAX {
@@ -207,19 +206,7 @@ impl Links {
 
     fn dial_those_due(&mut self, now_ms: u64) {
         let due: Vec<NodeId> = self.cares.iter().filter(|(_, care)| care.is_wanted).map(|(&node, _)| node).collect();
-        for node in due {
-            let is_known = self.view.nodes.contains_key(&node) || self.learned.contains_key(&node);
-            let waits_for_address = self.cares.get(&node).is_some_and(|care| care.via.is_some());
-            if is_known || waits_for_address {
-                self.dial_if_wanted(node, now_ms);
-            } else if let Some(care) = self.cares.get_mut(&node)
-                && care.retry_at_ms <= now_ms
-                && care.dial.is_none()
-                && care.wire.is_none()
-            {
-                self.on_dial_failed(node, "nobody knows its address".into(), now_ms);
-            }
-        }
+        due.into_iter().for_each(|node| self.dial_if_wanted(node, now_ms));
     }
 
     /// What an operator sees of the links of this executor.

@@ -8,12 +8,15 @@ use std::sync::Arc;
 use iris_shards::id::NodeId;
 use iris_shards::link::crossing::{self, Dial, Up};
 use iris_shards::link::handshake::{ACCEPTOR_LABEL, DIALER_LABEL, spoken_version, transcript};
-use iris_shards::link::{Accept, Hello, LinkFrame, Proof, Refuse, RefuseCode, VERSION, VERSION_MIN};
+use iris_shards::link::{Accept, Hello, LinkFrame, Party, Proof, Refuse, RefuseCode, VERSION, VERSION_MIN};
 
 use super::wire::{Offer, Stage, Wire};
 use super::{Happening, Links, Neighbour};
 use crate::config::{LinkConfig, Secret};
 use crate::sockets::Sockets;
+
+/// How long the other side's attempt has before this one tries again, in ms.
+const CROSSED_MS: u64 = 200;
 
 /// What every link of this node says and obeys.
 #[derive(Debug)]
@@ -70,6 +73,9 @@ impl Links {
         let Some(wire) = self.wires.get_mut(&index) else { return };
         let stage = std::mem::replace(&mut wire.stage, Stage::Closing);
         match (stage, frame) {
+            (Stage::Greeting, LinkFrame::Hello(hello)) if self.owner(hello.party.node) != self.seat.0 => {
+                self.hand_over(sockets, index, hello.party.node, now_ms);
+            }
             (Stage::Greeting, LinkFrame::Hello(hello)) => self.on_hello(sockets, index, *hello, now_ms),
             (Stage::Offered(hello), LinkFrame::Accept(accept)) => {
                 self.on_accept(sockets, index, (&hello, &accept), now_ms);
@@ -87,27 +93,29 @@ impl Links {
         if let Some(refuse) = self.why_not(&hello) {
             return self.refuse(sockets, index, refuse, now_ms);
         }
-        let node = hello.node;
+        let node = hello.party.node;
         let dial = match self.cares.get(&node).and_then(|care| care.dial) {
             None => Dial::None,
             Some((_, None)) => Dial::Connecting,
             Some((_, Some(_))) => Dial::Greeted,
         };
         // Nothing is given up before the proof: anybody can say HELLO.
-        if let Err(code) = crossing::on_hello(self.own.hello.node, &hello, dial, self.up(node).as_ref()) {
-            return self.refuse(sockets, index, self.refusal(code, &self.own.hello.name, &hello.name), now_ms);
+        if let Err(code) = crossing::on_hello(self.own.hello.party.node, &hello, dial, self.up(node).as_ref()) {
+            return self.refuse(sockets, index, self.by_name(code, &hello), now_ms);
         }
         match self.answer(&hello) {
             Ok(accept) => {
                 self.frame(index, &LinkFrame::Accept(Box::new(accept.clone())));
+                // The dialer may have it up although its proof never comes: the next HELLO of this side names it.
+                self.cares.entry(node).or_default().last = Some(hello.link());
                 if let Some(wire) = self.wires.get_mut(&index) {
                     wire.node = Some(node);
-                    wire.boot = hello.boot;
+                    wire.boot = hello.party.boot;
                     wire.name = Some(hello.link());
                     wire.stage = Stage::Answered(Box::new(Offer { hello, accept }));
                     // Watched for one event at a time so far.
                     if sockets.watch(wire.key).is_err() {
-                        return self.lose(sockets, index, "it cannot be watched", now_ms);
+                        self.lose(sockets, index, "it cannot be watched", now_ms);
                     }
                 }
             }
@@ -120,11 +128,14 @@ impl Links {
         let hello = &offer.hello;
         let signed = transcript(hello, &offer.accept);
         let is_proven = self.own.secret.proves(&[DIALER_LABEL, &signed], &proof.proof);
-        let judged =
-            if is_proven { crossing::on_proof(hello, self.up(hello.node).as_ref()) } else { Err(RefuseCode::Secret) };
+        let judged = if is_proven {
+            crossing::on_proof(hello, self.up(hello.party.node).as_ref())
+        } else {
+            Err(RefuseCode::Secret)
+        };
         match judged {
-            Ok(()) => self.become_up(sockets, index, Neighbour::of(hello), now_ms),
-            Err(code) => self.refuse(sockets, index, self.refusal(code, &self.own.hello.name, &hello.name), now_ms),
+            Ok(()) => self.become_up(sockets, index, &hello.party, now_ms),
+            Err(code) => self.refuse(sockets, index, self.by_name(code, hello), now_ms),
         }
     }
 
@@ -141,17 +152,9 @@ impl Links {
     }
 
     fn answer(&self, hello: &Hello) -> std::io::Result<Accept> {
-        let own = &self.own.hello;
         let mut accept = Accept {
             version: hello.version_max.min(VERSION),
-            node: own.node,
-            name: own.name.clone(),
-            region: own.region.clone(),
-            address: own.address.clone(),
-            is_edge: own.is_edge,
-            is_core: own.is_core,
-            executors: own.executors,
-            boot: own.boot,
+            party: self.own.hello.party.clone(),
             nonce: nonce()?,
             proof: [0; 32],
         };
@@ -164,23 +167,32 @@ impl Links {
         let own = &self.own.hello;
         if spoken_version(hello).is_none() {
             let (ours, theirs) = (versions(VERSION_MIN, VERSION), versions(hello.version_min, hello.version_max));
-            return Some(self.refusal(RefuseCode::Version, &ours, &theirs));
+            return Some(refusal(RefuseCode::Version, &ours, &theirs));
         }
         if hello.cluster != own.cluster {
-            return Some(self.refusal(RefuseCode::ClusterName, &own.cluster, &hello.cluster));
+            return Some(refusal(RefuseCode::ClusterName, &own.cluster, &hello.cluster));
         }
         if hello.cluster_hash != own.cluster_hash {
             let (ours, theirs) = (format!("{:016x}", own.cluster_hash), format!("{:016x}", hello.cluster_hash));
-            return Some(self.refusal(RefuseCode::ClusterHash, &ours, &theirs));
+            return Some(refusal(RefuseCode::ClusterHash, &ours, &theirs));
         }
-        let namesake = self.view.nodes.get(&hello.node).map(|known| known.name.as_str());
-        let namesake =
-            if hello.node == own.node { Some(own.name.as_str()) } else { namesake.filter(|name| *name != hello.name) };
-        namesake.map(|name| self.refusal(RefuseCode::SameName, name, &hello.name))
+        let namesake = self.namesake(&hello.party);
+        namesake.map(|name| refusal(RefuseCode::SameName, name, &hello.party.name))
     }
 
-    fn refusal(&self, code: RefuseCode, ours: &str, theirs: &str) -> Refuse {
-        Refuse { code, ours: ours.to_owned(), theirs: theirs.to_owned() }
+    /// The other name of a node with this id, if there is one. This node's own is always another one's.
+    fn namesake(&self, party: &Party) -> Option<&str> {
+        let own = &self.own.hello.party;
+        if party.node == own.node {
+            return Some(&own.name);
+        }
+        let known = self.view.nodes.get(&party.node).map(|known| known.name.as_str());
+        known.filter(|known| *known != party.name)
+    }
+
+    /// Refused for a reason that is told by the names of the two nodes.
+    fn by_name(&self, code: RefuseCode, hello: &Hello) -> Refuse {
+        refusal(code, &self.own.hello.party.name, &hello.party.name)
     }
 
     /// Says why, and waits for the other side to hang up.
@@ -200,8 +212,13 @@ impl Links {
     /// The acceptor has answered.
     fn on_accept(&mut self, sockets: &mut Sockets, index: usize, (hello, accept): (&Hello, &Accept), now_ms: u64) {
         let node = self.wires.get(&index).and_then(|wire| wire.node);
-        if node != Some(accept.node) {
-            let cause = format!("another node answers: {}", accept.name);
+        let is_expected = node == Some(accept.party.node) && self.namesake(&accept.party).is_none();
+        if !is_expected {
+            let cause = format!("another node answers: {}", accept.party.name);
+            return self.lose(sockets, index, &cause, now_ms);
+        }
+        if !(hello.version_min..=hello.version_max).contains(&accept.version) {
+            let cause = format!("it was answered in version {}", accept.version);
             return self.lose(sockets, index, &cause, now_ms);
         }
         let signed = transcript(hello, accept);
@@ -211,30 +228,29 @@ impl Links {
         let proof = self.own.secret.mac(&[DIALER_LABEL, &signed]);
         self.frame(index, &LinkFrame::Proof(Proof { proof }));
         if let Some(wire) = self.wires.get_mut(&index) {
-            wire.boot = accept.boot;
+            wire.boot = accept.party.boot;
             wire.name = Some(hello.link());
         }
-        let neighbour = Neighbour {
-            node: accept.node,
-            name: accept.name.clone(),
-            region: accept.region.clone(),
-            address: accept.address.clone(),
-            generation: 0,
-        };
-        self.become_up(sockets, index, neighbour, now_ms);
+        self.become_up(sockets, index, &accept.party, now_ms);
     }
 
     /// The other side says why there is no link.
     fn on_refuse(&mut self, sockets: &mut Sockets, index: usize, refuse: &Refuse, now_ms: u64) {
-        let cause = match refuse.code {
-            RefuseCode::Crossed => "the other side dials at the same time".to_owned(),
-            code => format!("refused: {} (there {:?}, here {:?})", code.name(), refuse.ours, refuse.theirs),
-        };
-        self.lose(sockets, index, &cause, now_ms);
+        if refuse.code != RefuseCode::Crossed {
+            let cause = format!("refused: {} (there {:?}, here {:?})", refuse.code.name(), refuse.ours, refuse.theirs);
+            return self.lose(sockets, index, &cause, now_ms);
+        }
+        // The other side's own attempt, or its link, goes first: nothing is lost.
+        let Some(wire) = self.wires.remove(&index) else { return };
+        sockets.close(wire.key);
+        if let Some(care) = wire.node.and_then(|node| self.cares.get_mut(&node)) {
+            care.dial = None;
+            care.retry_at_ms = now_ms + CROSSED_MS;
+        }
     }
 
-    fn become_up(&mut self, sockets: &mut Sockets, index: usize, neighbour: Neighbour, now_ms: u64) {
-        let node = neighbour.node;
+    fn become_up(&mut self, sockets: &mut Sockets, index: usize, party: &Party, now_ms: u64) {
+        let node = party.node;
         self.generations += 1;
         let Some(wire) = self.wires.get_mut(&index) else { return };
         wire.stage = Stage::Up(self.generations);
@@ -254,26 +270,18 @@ impl Links {
         if old.is_some() {
             self.happened.push(Happening::Down(node));
         }
-        tracing::info!(node = node.0, name = neighbour.name, region = neighbour.region, "a link is up");
-        let neighbour = Arc::new(Neighbour { generation: self.generations, ..neighbour });
-        self.happened.push(Happening::Up(neighbour));
+        tracing::info!(node = node.0, name = party.name, region = party.region, "a link is up");
+        let neighbour = Neighbour { party: party.clone(), generation: self.generations };
+        self.happened.push(Happening::Up(Arc::new(neighbour)));
     }
+}
+
+fn refusal(code: RefuseCode, ours: &str, theirs: &str) -> Refuse {
+    Refuse { code, ours: ours.to_owned(), theirs: theirs.to_owned() }
 }
 
 fn versions(min: u8, max: u8) -> String {
     format!("{min} to {max}")
-}
-
-impl Neighbour {
-    fn of(hello: &Hello) -> Self {
-        Neighbour {
-            node: hello.node,
-            name: hello.name.clone(),
-            region: hello.region.clone(),
-            address: hello.address.clone(),
-            generation: 0,
-        }
-    }
 }
 
 /// 32 bytes that nobody can guess.

@@ -41,8 +41,10 @@ pub struct Offer {
 pub enum Read {
     /// Something, and perhaps there is more.
     Bytes,
-    /// Nothing more for now.
+    /// Something, and nothing more for now.
     Drained,
+    /// Nothing for now.
+    Nothing,
     /// The other side has ended, or the connection broke.
     Ended,
 }
@@ -110,7 +112,7 @@ impl Wire {
                 self.input.extend_from_slice(&scratch[..length]);
                 if length == scratch.len() { Read::Bytes } else { Read::Drained }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Drained,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
             Err(_) => Read::Ended,
         }
     }

@@ -9,13 +9,15 @@ use iris_shards::edge_node::{EdgeConfig, EdgeNode};
 use iris_shards::id::ExecutorId;
 use socket2::Socket;
 
-use super::{Cluster, Lines, random_seed};
+use super::{Cluster, Lines};
 use crate::bell::Bell;
 use crate::config::Config;
 use crate::executor::{Control, MeshItem, Names, Parts};
 use crate::links::{Dialer, LinkParts};
 use crate::mesh::{Endpoint, mesh};
+use crate::random;
 use crate::storage::LogSeat;
+use iris_shards::storage::Reach;
 
 /// What all executors of a node share.
 pub struct Assembly<'a> {
@@ -65,13 +67,13 @@ impl Assembly<'_> {
     }
 
     fn machines(&self, executor: usize) -> (EdgeNode, CoreNode) {
-        let (node, executors, seed) = (self.names.node_id, self.bells.len() as u16, random_seed());
+        let (node, executors, seed) = (self.names.node_id, self.bells.len() as u16, random::number());
         let executor = ExecutorId(executor as u16);
         let placement = self.cluster.first_view().placement.clone();
         let (is_core, limits) = (self.config.role.is_core(), self.config.edge.clone());
         let edge = EdgeConfig { node, executor, is_core, limits, placement: placement.clone(), seed };
         let limits = self.config.core.clone();
-        let core = CoreConfig { node, executor, executors, limits, placement, seed };
+        let core = CoreConfig { node, executor, executors, limits, placement, reach: Reach::Own, seed };
         (EdgeNode::new(edge), CoreNode::new(core))
     }
 }

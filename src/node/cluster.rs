@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::unbounded;
 use iris_shards::id::NodeId;
-use iris_shards::link::{self, Hello, VERSION, VERSION_MIN};
+use iris_shards::link::{self, Hello, Party, VERSION, VERSION_MIN};
 use socket2::Socket;
 
 use super::{Lines, NodeError};
@@ -51,7 +51,7 @@ impl Cluster {
     /// Tells the others that this node is there, and learns who is. Every change is told to the executors.
     pub fn join(config: &Config, door: &Door, lines: &Lines, executors: usize) -> Result<Cluster, NodeError> {
         let own = Arc::new(own(config, door, executors));
-        let known = Known::own(config, own.hello.address.clone());
+        let known = Known::own(config, own.hello.party.address.clone());
         let (sender, views) = unbounded();
         let lines = lines.clone();
         let discovery = discovery::start(config, known, move |view| {
@@ -107,21 +107,23 @@ fn awaits_others(config: &Config) -> bool {
 
 fn own(config: &Config, door: &Door, executors: usize) -> Own {
     let boot = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let address = discovery::link_address(config, door.address);
-    let hello = Hello {
-        version_min: VERSION_MIN,
-        version_max: VERSION,
-        cluster: config.cluster.name.clone(),
-        cluster_hash: config.cluster.hash(),
+    let party = Party {
         node: NodeId::of_name(&config.name),
         name: config.name.clone(),
         region: config.region.clone(),
-        address,
+        address: discovery::link_address(config, door.address),
         is_edge: config.role.is_edge(),
         is_core: config.role.is_core(),
         executors: executors as u16,
         // A later start has a higher one.
         boot: boot.as_micros() as u64,
+    };
+    let hello = Hello {
+        version_min: VERSION_MIN,
+        version_max: VERSION,
+        cluster: config.cluster.name.clone(),
+        cluster_hash: config.cluster.hash(),
+        party,
         attempt: 0,
         last: None,
         nonce: [0; 32],

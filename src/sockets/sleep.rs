@@ -144,7 +144,9 @@ impl Sockets {
             found = self.has_work(is_idle);
         }
         self.rest.on_spun(found);
+        self.counters.spun += started.elapsed();
         self.counters.spins += u64::from(found);
+        self.counters.futile_spins += u64::from(!found);
         found
     }
 

@@ -143,6 +143,10 @@ impl CassandraEngine {
                 let (writer, bucket, at) = self.inboxes.slice_of(place);
                 self.wanted.entry((user, bucket, writer)).or_default().push((at, key));
             }
+            StorageRequest::Load { user, keys } => {
+                keys.iter().for_each(|key| self.was_taken(&user, key));
+                self.load(&user);
+            }
             // The tombstone has named the row, and what expires goes by itself.
             StorageRequest::Trim { .. } | StorageRequest::Heard { .. } => {}
         }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::disk_thread::{self, Job};
 use super::segment::{self, failed, sync_dir};
 use super::{StorageError, redistribute};
+use crate::random;
 
 /// The format that this version writes.
 pub const FORMAT: u32 = 1;
@@ -175,18 +176,12 @@ fn first_manifest(options: &StorageOptions) -> Result<Manifest, StorageError> {
         format: FORMAT,
         generation: 1,
         executors: options.executors,
-        salt: random_salt(),
+        salt: random::number() as u32,
         body_bytes_max: options.log.body_bytes_max,
     };
     make_logs(&options.dir, manifest.generation, manifest.executors)?;
     write_manifest(&options.dir, &manifest)?;
     Ok(manifest)
-}
-
-/// Seeded by the system, as every `HashMap` is.
-fn random_salt() -> u32 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::process::id()) as u32
 }
 
 fn raise_body_bytes(dir: &Path, mut manifest: Manifest, options: &StorageOptions) -> Result<Manifest, StorageError> {

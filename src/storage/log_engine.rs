@@ -18,6 +18,7 @@ use iris_shards::storage::{StorageEvent, StorageRequest};
 use super::data_dir::LogSeat;
 use super::disk_thread::{Answer, Asked, Job};
 use super::files::Files;
+use super::hold::Hold;
 use super::scan::{self, Scanned};
 use super::{StorageError, fatal};
 use crate::admin::LogStatus;
@@ -38,6 +39,7 @@ pub struct LogEngine {
     answers: Receiver<Answer>,
     files: Rc<Files>,
     done: Rc<RefCell<VecDeque<Done>>>,
+    hold: Hold,
     /// The write that the next sync belongs to.
     write: Option<(u32, u32, Vec<u8>)>,
     actions: Vec<LogAction>,
@@ -84,6 +86,7 @@ impl LogEngine {
             asked,
             answers,
             done: Rc::default(),
+            hold: Hold::default(),
             write: None,
             actions: Vec::new(),
             events: Vec::new(),
@@ -100,7 +103,15 @@ impl LogEngine {
     pub fn request(&mut self, request: StorageRequest) {
         match &mut self.state {
             State::Recovering { waiting, .. } => waiting.push(request),
-            State::Open(_) => self.handle(LogEvent::Request(request)),
+            State::Open(_) => {
+                match request {
+                    StorageRequest::Append(_) => self.hold.on_append(),
+                    // Begins with the end of the turn.
+                    StorageRequest::Read { .. } => self.hold.release(),
+                    StorageRequest::Trim { .. } | StorageRequest::Heard { .. } | StorageRequest::Load { .. } => {}
+                }
+                self.handle(LogEvent::Request(request));
+            }
         }
     }
 
@@ -113,9 +124,14 @@ impl LogEngine {
         if now_ms >= self.tick_ms + TICK_MS {
             self.tick_ms = now_ms;
             self.handle(LogEvent::Tick);
-        } else {
+        } else if !self.hold.is_held(Instant::now()) {
             self.handle(LogEvent::TurnEnded);
         }
+    }
+
+    /// See [`super::Engine::held_until`].
+    pub fn held_until(&self) -> Option<Instant> {
+        self.hold.until()
     }
 
     /// See [`super::Engine::take_events`].
@@ -145,7 +161,10 @@ impl LogEngine {
     pub fn close(&mut self) {
         match &mut self.state {
             State::Recovering { is_closing, .. } => *is_closing = true,
-            State::Open(_) => self.handle(LogEvent::Close),
+            State::Open(_) => {
+                self.hold.release();
+                self.handle(LogEvent::Close);
+            }
         }
     }
 
@@ -223,6 +242,7 @@ impl LogEngine {
         match done {
             Done::Flushed(us) => {
                 self.flush_us.saturating_record(*us);
+                self.hold.on_flushed(*us, Instant::now());
                 self.handle(LogEvent::Written);
                 self.handle(LogEvent::Synced);
             }
@@ -243,7 +263,10 @@ impl LogEngine {
         match action {
             LogAction::Tell(event) => self.events.push(event),
             LogAction::Write { segment, offset, bytes } => self.write = Some((segment, offset, bytes)),
-            LogAction::Sync { .. } => self.flush(),
+            LogAction::Sync { .. } => {
+                self.hold.on_flush();
+                self.flush();
+            }
             LogAction::Read { segment, offset, bytes, token } => self.read((segment, offset, bytes), token),
             LogAction::Prepare { segment } => {
                 let bytes = u64::from(self.seat.config.segment_bytes);

@@ -7,6 +7,7 @@ pub mod cassandra;
 pub mod data_dir;
 mod disk_thread;
 mod files;
+mod hold;
 mod log_engine;
 mod redistribute;
 mod scan;
@@ -23,10 +24,9 @@ pub use self::log_engine::LogEngine;
 use crate::bell::Bell;
 
 /// The storage engine of one executor. They speak the same requests and events, so the loop does not tell them apart.
-#[allow(clippy::large_enum_variant, reason = "there is one per executor")]
 pub enum Engine {
     /// The embedded log.
-    Log(LogEngine),
+    Log(Box<LogEngine>),
     /// A Cassandra or ScyllaDB cluster.
     Cassandra(Box<CassandraEngine>),
     /// Of an edge, whose core half keeps no shard and so asks for nothing.
@@ -40,7 +40,7 @@ impl Engine {
     /// Opens the log of this seat; without one nothing is kept.
     pub fn open(seat: Option<LogSeat>, bell: &Bell) -> Result<Engine, StorageError> {
         match seat {
-            Some(seat) => Ok(Engine::Log(LogEngine::open(seat, bell)?)),
+            Some(seat) => Ok(Engine::Log(Box::new(LogEngine::open(seat, bell)?))),
             None => {
                 bell.ring();
                 Ok(Engine::Nothing { has_said: false })
@@ -57,13 +57,22 @@ impl Engine {
         }
     }
 
-    /// Ends a turn of the loop: what was appended is on its way to the disk. Call it at least once per second, too.
+    /// Ends a turn of the loop: what was appended is on its way to the disk, at the latest at
+    /// [`Engine::held_until`]. Call it at least once per second, too.
     /// `now_ms` is monotonic.
     pub fn commit(&mut self, now_ms: u64) {
         match self {
             Engine::Log(log) => log.commit(now_ms),
             Engine::Cassandra(cassandra) => cassandra.commit(now_ms),
             Engine::Nothing { .. } => {}
+        }
+    }
+
+    /// Until when a commit waits for others to join it: a turn has to end then.
+    pub fn held_until(&self) -> Option<std::time::Instant> {
+        match self {
+            Engine::Log(log) => log.held_until(),
+            Engine::Cassandra(_) | Engine::Nothing { .. } => None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use iris_shards::frame::{ClientFrame, Code, Decoded, Hello, ServerFrame, acknowledge, decode_server};
+use iris_shards::frame::{ClientFrame, Code, Decoded, Hello, LEVEL_DELIVERED, ServerFrame, acknowledge, decode_server};
 use iris_shards::id::{MessageId, Sequence};
 
 use super::process::PATIENCE;
@@ -285,6 +285,11 @@ impl Wire {
             Heard::Refused { sequence, code, .. } if *sequence == wanted => panic!("refused: {code:?}"),
             _ => None,
         })
+    }
+
+    /// Waits until this sequence is delivered. It may be stored before, where the recipient was slow to take it.
+    pub fn delivered(&mut self, wanted: u64) {
+        while self.confirmed(wanted) != LEVEL_DELIVERED {}
     }
 
     /// Waits until this sequence is refused, and tells code and time.

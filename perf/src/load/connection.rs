@@ -73,6 +73,12 @@ impl Connection {
         Ok(Self { stream, cut: Vec::new(), unsent: Vec::new() })
     }
 
+    /// Begins to connect and does not block; `hello` is written as soon as that is possible.
+    pub fn begin(server: SocketAddr, hello: &[u8]) -> Result<Self> {
+        let stream = connect_later(server, None)?;
+        Ok(Self { stream, cut: Vec::new(), unsent: hello.to_vec() })
+    }
+
     /// One recv(2). `None`: nothing is there.
     #[inline]
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {

@@ -33,6 +33,12 @@ pub fn turn_us_max(status: &Value) -> Option<f64> {
     }
 }
 
+/// CPU time in which executors spun before they slept, s since their start: `spun_us` of each. None where nothing tells it.
+pub fn spun_seconds(status: &Value) -> Option<f64> {
+    let executors = status["executors"].as_array()?;
+    executors.iter().map(|executor| executor["idle"]["spun_us"].as_f64()).sum::<Option<f64>>().map(|us| us / 1e6)
+}
+
 fn largest(value: &Value) -> Option<f64> {
     match value {
         Value::Array(items) => items.iter().filter_map(largest).reduce(f64::max),
@@ -52,5 +58,12 @@ mod tests {
             json!({"executors": [{"turn_us": {"p50": 9000, "max": 12}}, {"turn_us": 40}], "turn_us_max": [7, 8]});
         assert_eq!(turn_us_max(&status), Some(40.0));
         assert_eq!(turn_us_max(&json!({"turns": 3})), None);
+    }
+
+    #[test]
+    fn spins_of_all_executors_are_added() {
+        let status = json!({"executors": [{"idle": {"spun_us": 500_000}}, {"idle": {"spun_us": 1_000_000}}]});
+        assert_eq!(spun_seconds(&status), Some(1.5));
+        assert_eq!(spun_seconds(&json!({"executors": [{"id": 0}]})), None);
     }
 }

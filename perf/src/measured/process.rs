@@ -50,6 +50,17 @@ impl Usage {
         Ok(usage)
     }
 
+    /// Of two processes together.
+    pub fn plus(mut self, other: Self) -> Self {
+        self.threads.extend(other.threads);
+        self.user_ns += other.user_ns;
+        self.system_ns += other.system_ns;
+        self.waited_ns += other.waited_ns;
+        self.voluntary += other.voluntary;
+        self.involuntary += other.involuntary;
+        self
+    }
+
     /// What was used since `before`. Of threads that have ended since then nothing counts, unless the ticks know better.
     pub fn since(self, before: Self) -> Self {
         let of_thread = |(thread, ns): (&OsString, &u64)| ns.saturating_sub(*before.threads.get(thread).unwrap_or(&0));
@@ -113,6 +124,16 @@ impl Memory {
         let status = read(pid, "status")?;
         let bytes = |name| status_field(&status, name).unwrap_or(0) << 10;
         Ok(Self { rss: bytes("VmRSS"), anonymous: bytes("RssAnon"), file: bytes("RssFile"), pss: 0 })
+    }
+
+    /// Of two processes together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            rss: self.rss + other.rss,
+            anonymous: self.anonymous + other.anonymous,
+            file: self.file + other.file,
+            pss: self.pss + other.pss,
+        }
     }
 
     /// The larger of each.

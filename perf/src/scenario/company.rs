@@ -38,8 +38,12 @@ impl Company<'_> {
         let users = u64::from(self.pairs.0) * 2 + u64::from(self.visitors.0);
         let mut bodies = talkers((&board, 0), pairs, self.body, self.pairs.1)?;
         bodies.extend(talkers((&board, threads), vec![writers], self.body, self.visitors.1)?);
-        let visits =
-            Visits { server: server.address, token: self.target.token.clone(), stay: self.times.0, away: self.times.1 };
+        let visits = Visits {
+            server: server.address(),
+            token: self.target.token.clone(),
+            stay: self.times.0,
+            away: self.times.1,
+        };
         let (peer, body) = (self.target.peer(), self.body);
         bodies.push(visitors((&board, threads + 1), self.visitors(), visits, move || peer.wire(body, false))?);
         Crew::of(board, bodies, users, &self.target.cpus()?.generator)

@@ -5,9 +5,9 @@ use super::footprint::Footprint;
 use crate::cli::CourseArgs;
 use crate::ledger::Faults;
 use crate::load::{Crew, CrewReport, Phase, Totals};
-use crate::measured::Server;
 use crate::measured::machine::Machine;
 use crate::measured::process::Usage;
+use crate::measured::{Server, admin};
 use crate::progress::Progress;
 use crate::report::Fields;
 use anyhow::Result;
@@ -43,6 +43,8 @@ pub struct Measured {
     pub wall: Duration,
     /// What the server used in that time, if it is on this machine.
     pub usage: Option<Usage>,
+    /// CPU time of `usage` in which the server only spun, s, if it says so.
+    pub spun_seconds: Option<f64>,
     /// Messages delivered in that time.
     pub delivered: u64,
     /// Messages confirmed in that time.
@@ -107,20 +109,21 @@ impl<'a> Course<'a> {
 
     fn measure(&self, crew: &Crew) -> Result<Measured> {
         let mut progress = Progress::new();
-        let (pid, disk, duration) = (self.server.pid, self.server.disk(), self.args.duration());
+        let (server, disk, duration) = (self.server, self.server.disk(), self.args.duration());
         crew.advance(Phase::Measure);
-        let machine = Machine::now(disk);
-        let (start, usage_before, before) = (Instant::now(), read_usage(pid)?, crew.totals());
+        let (machine, spun_before) = (Machine::now(disk), self.spun_seconds());
+        let (start, usage_before, before) = (Instant::now(), read_usage(server)?, crew.totals());
         while start.elapsed() < duration && !crew.has_failed() {
             let left = duration.saturating_sub(start.elapsed());
             let done = 1.0 - left.as_secs_f64() / duration.as_secs_f64();
             progress.bar(&format!("measuring, {} s left", left.as_secs()), done);
             thread::sleep(left.min(Duration::from_millis(200)));
         }
-        let (wall, usage_after, after) = (start.elapsed(), read_usage(pid)?, crew.totals());
+        let (wall, usage_after, after) = (start.elapsed(), read_usage(server)?, crew.totals());
         let machine = Machine::now(disk).since(&machine, wall);
         Ok(Measured {
             wall,
+            spun_seconds: self.spun_seconds().zip(spun_before).map(|(after, before)| after - before),
             usage: usage_after.zip(usage_before).map(|(after, before)| after.since(before)),
             delivered: after.delivered - before.delivered,
             confirmed: after.confirmed - before.confirmed,
@@ -128,6 +131,12 @@ impl<'a> Course<'a> {
             footprint: Fields::default(),
             crew: CrewReport::default(),
         })
+    }
+}
+
+impl Course<'_> {
+    fn spun_seconds(&self) -> Option<f64> {
+        admin::spun_seconds(&admin::status(&self.server.admin()?).ok()?)
     }
 }
 
@@ -142,8 +151,9 @@ fn settle(crew: Crew, course: &CourseArgs, settled: Settled) -> Result<CrewRepor
     Ok(report)
 }
 
-fn read_usage(pid: Option<u32>) -> Result<Option<Usage>> {
-    pid.map(Usage::of).transpose()
+/// Of all nodes together; none if they run elsewhere.
+fn read_usage(server: &Server) -> Result<Option<Usage>> {
+    if server.pids.is_empty() { Ok(None) } else { server.usage().map(Some) }
 }
 
 /// Counts what is missing at the end.
@@ -169,6 +179,7 @@ impl Measured {
         fields.put_number("wall_seconds", self.wall.as_secs_f64());
         if let Some(usage) = &self.usage {
             fields.extend(usage.fields());
+            fields.put("server_spun_seconds", self.spun_seconds);
         }
         fields.extend(self.footprint.clone());
         fields.put_group("machine", self.machine.clone());

@@ -34,7 +34,7 @@ pub fn run(args: &DrainArgs) -> Result<Report> {
     let pid = server.pid()?;
     thread::sleep(PAUSE);
     let (empty, mut faults, mut figures) = (Memory::of(pid)?, Faults::default(), Fields::default());
-    if args.fill || args.target.server.is_none() {
+    if args.fill || args.target.server.is_empty() {
         faults.add(fill(&args, &server, &mut figures)?);
     }
     match server.restart(|| drop_caches(&args))? {

@@ -5,7 +5,7 @@ use super::LOGIN_LIMIT;
 use crate::body::HEAD_BYTES;
 use crate::cli::{HoldArgs, IdleArgs, TargetArgs};
 use crate::load::{connect, own_source};
-use crate::measured::process::{Memory, Usage, socket_bytes};
+use crate::measured::process::{Memory, socket_bytes};
 use crate::measured::{Server, cpus};
 use crate::progress::Progress;
 use crate::report::{Fields, Headline, Report};
@@ -31,24 +31,25 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Runs it once.
 pub fn run(args: &IdleArgs) -> Result<Report> {
     let server = args.target.open()?;
-    let pid = server.pid()?;
+    server.pid()?;
     let mut progress = Progress::new();
     thread::sleep(PAUSE);
-    let (before, kernel_before) = (Memory::of(pid)?, socket_bytes());
+    let (before, kernel_before) = (server.memory()?, socket_bytes());
     let start = Instant::now();
     progress.show(&format!("opening {} connections", args.connections));
     let holders = hold_all(&args.target, args.connections, &server)?;
     let opened = start.elapsed();
     thread::sleep(PAUSE);
-    let (after, kernel_after) = (Memory::of(pid)?, socket_bytes());
+    let (after, kernel_after) = (server.memory()?, socket_bytes());
 
     progress.show("measuring the idle server");
-    let (start, usage) = (Instant::now(), Usage::of(pid)?);
+    let (start, usage) = (Instant::now(), server.usage()?);
     thread::sleep(Duration::from_secs_f64(args.seconds));
-    let (usage, wall) = (Usage::of(pid)?.since(usage), start.elapsed());
+    let (usage, wall) = (server.usage()?.since(usage), start.elapsed());
 
     let mut figures = memory_figures((before, after), kernel_after.zip(kernel_before), args.connections);
     figures.put_number("opening_seconds", opened.as_secs_f64());
+    figures.put_number("logins_per_second", f64::from(args.connections) / opened.as_secs_f64());
     figures.put_number("idle_cpu_percent", usage.cpu_seconds() / wall.as_secs_f64() * 100.0);
     figures.extend(usage.fields());
     let status = super::ask_status(&args.target, &server, &mut figures)?;
@@ -62,6 +63,8 @@ pub fn run(args: &IdleArgs) -> Result<Report> {
     let mut parameters = Fields::default();
     parameters.put("connections", args.connections);
     parameters.put("executors", args.target.executors);
+    parameters.put("nodes", args.target.nodes);
+    parameters.put("edges", args.target.edges);
     let (scenario, peer, generator) = ("idle", args.target.peer().name(), Fields::default());
     Ok(Report {
         scenario,
@@ -108,7 +111,8 @@ pub fn hold_all(target: &TargetArgs, connections: u32, server: &Server) -> Resul
         left -= connections;
         let index = holders.len();
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["hold", "--server", &server.address.to_string(), "--token", &target.token]);
+        let address = server.address_of(index as u32).to_string();
+        command.args(["hold", "--server", &address, "--token", &target.token]);
         command.args(["--peer", target.peer().name()]);
         command.args(["--connections", &connections.to_string(), "--prefix", &format!("{prefix}h{index}-")]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -32,7 +32,7 @@ pub fn run(args: &LoginArgs) -> Result<Report> {
         let places = (args.concurrency as usize / threads).max(1);
         let names = format!("{prefix}l{thread}-");
         let (peer, token) = (args.target.peer(), args.target.token.clone());
-        let storm = Storm::new(Goal { server: server.address, thread, peer, names, token }, places)?;
+        let storm = Storm::new(Goal { server: server.address(), thread, peer, names, token }, places)?;
         let board = board.clone();
         Ok(Box::new(move || storm.run(&board, thread)))
     };

@@ -49,6 +49,9 @@ pub fn run(args: &SlowArgs) -> Result<Report> {
     let mut figures = Fields::default();
     figures.put_number(HEADLINE.name, spread.median);
     figures.put_group("p99_ratio", spread.fields());
+    // A single round may have met with something else on the machine, on either side.
+    let middle = |runs: &[Run]| Spread::of(p99(runs)).median;
+    figures.put_number("p99_ratio_of_medians", middle(&beside) / middle(&alone).max(0.1));
     figures.put("p99_us_without", p99(&alone));
     figures.put("p99_us_beside", p99(&beside));
     let last = &beside.last().context("no round was run")?.beside;
@@ -135,7 +138,7 @@ fn writer(args: &SlowArgs, server: &Server, index: u32) -> Result<User<Spoken>> 
 
 /// Logs in as anybody does, and then has hardly any room for what comes.
 fn read_slowly(args: &SlowArgs, server: &Server, index: u32) -> Result<TcpStream> {
-    let mut stream = connect(server.address, None)?;
+    let mut stream = connect(server.address(), None)?;
     socket2::SockRef::from(&stream).set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
     stream.set_read_timeout(Some(LOGIN_LIMIT))?;
     let (mut wire, mut out) = (args.target.peer().wire(HEAD_BYTES, false), Vec::new());

@@ -7,7 +7,7 @@ use iris_shards::frame::{
 use iris_shards::id::{MessageId, Sequence};
 
 /// Larger frames are not expected from a server, bytes.
-const FRAME_BYTES_MAX: usize = 2 << 20;
+pub const FRAME_BYTES_MAX: usize = 2 << 20;
 const NS_PER_MS: u64 = 1_000_000;
 
 /// One connection.
@@ -32,10 +32,7 @@ impl Wire for Iris {
     }
 
     fn login(&mut self, user: &str, token: &[u8], out: &mut Vec<u8>) {
-        let (version_min, version_max) = (frame::VERSION, frame::VERSION);
-        let agent = concat!("iris-perf/", env!("CARGO_PKG_VERSION"));
-        let user = user.as_bytes();
-        ClientFrame::Hello(Hello { version_min, version_max, capabilities: 0, user, token, agent }).encode(out);
+        hello(user, token, out);
     }
 
     #[inline]
@@ -112,6 +109,14 @@ impl Iris {
     }
 }
 
+/// Appends HELLO.
+pub fn hello(user: &str, token: &[u8], out: &mut Vec<u8>) {
+    let (version_min, version_max) = (frame::VERSION, frame::VERSION);
+    let agent = concat!("iris-perf/", env!("CARGO_PKG_VERSION"));
+    let user = user.as_bytes();
+    ClientFrame::Hello(Hello { version_min, version_max, capabilities: 0, user, token, agent }).encode(out);
+}
+
 fn level_of(level: u8) -> Result<Level, String> {
     match level {
         LEVEL_STORED => Ok(Level::Stored),
@@ -120,7 +125,8 @@ fn level_of(level: u8) -> Result<Level, String> {
     }
 }
 
-fn name_of(code: u16) -> String {
+/// The name of a code.
+pub fn name_of(code: u16) -> String {
     Code::from_number(code).map_or_else(|| format!("code {code}"), |code| code.name().to_owned())
 }
 

@@ -36,12 +36,15 @@ pub enum Fault {
 
 struct Message {
     sender: String,
+    /// The sender's session, to which the sequence belongs.
+    session: u64,
     sequence: u64,
     id: MessageId,
     body: Vec<u8>,
 }
 
 struct Session {
+    number: u64,
     stream: TcpStream,
     out: Vec<u8>,
     delivered: u64,
@@ -53,6 +56,7 @@ struct World {
     sessions: HashMap<String, Session>,
     inboxes: HashMap<String, VecDeque<Message>>,
     messages: u64,
+    logins: u64,
     held: Option<(String, Message)>,
 }
 
@@ -72,7 +76,7 @@ pub fn start(fault: Fault) -> SocketAddr {
 
 fn serve(mut stream: TcpStream, world: &Mutex<World>, fault: Fault) {
     stream.set_nodelay(true).expect("a TCP socket");
-    let (mut input, mut buffer, mut user) = (Vec::new(), vec![0; 64 << 10], String::new());
+    let (mut input, mut buffer, mut user) = (Vec::new(), vec![0; 64 << 10], (String::new(), 0));
     while let Ok(received) = stream.read(&mut buffer) {
         if received == 0 {
             break;
@@ -83,7 +87,7 @@ fn serve(mut stream: TcpStream, world: &Mutex<World>, fault: Fault) {
         while let Ok(Decoded::Frame { frame, used }) = decode_client(&input[at..], 1 << 20) {
             at += used;
             if !world.on_frame(frame, &mut user, &stream, fault) {
-                world.sessions.remove(&user);
+                world.sessions.remove(&user.0);
                 return;
             }
         }
@@ -94,20 +98,22 @@ fn serve(mut stream: TcpStream, world: &Mutex<World>, fault: Fault) {
 }
 
 impl World {
-    fn on_frame(&mut self, frame: ClientFrame<'_>, user: &mut String, stream: &TcpStream, fault: Fault) -> bool {
+    fn on_frame(&mut self, frame: ClientFrame<'_>, user: &mut (String, u64), stream: &TcpStream, fault: Fault) -> bool {
         match frame {
             ClientFrame::Hello(hello) => {
-                *user = String::from_utf8(hello.user.to_vec()).expect("UTF-8");
-                self.on_hello(user, stream.try_clone().expect("a socket"));
+                self.logins += 1;
+                *user = (String::from_utf8(hello.user.to_vec()).expect("UTF-8"), self.logins);
+                self.on_hello(&user.0, stream.try_clone().expect("a socket"));
             }
             ClientFrame::Send { sequence, id, recipient, body } => {
                 let recipient = String::from_utf8(recipient.to_vec()).expect("UTF-8");
-                let message = Message { sender: user.clone(), sequence: sequence.0, id, body: body.to_vec() };
+                let (sender, session) = user.clone();
+                let message = Message { sender, session, sequence: sequence.0, id, body: body.to_vec() };
                 return self.on_send(recipient, message, fault);
             }
             ClientFrame::Ack { ranges } => {
                 for (first, last) in ranges {
-                    self.on_ack(user, first, last, fault);
+                    self.on_ack(&user.0, first, last, fault);
                 }
             }
             _ => {}
@@ -117,7 +123,8 @@ impl World {
 
     fn on_hello(&mut self, user: &str, stream: TcpStream) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64;
-        let mut session = Session { stream, out: Vec::new(), delivered: 0, unacknowledged: VecDeque::new() };
+        let (number, unacknowledged) = (self.logins, VecDeque::new());
+        let mut session = Session { number, stream, out: Vec::new(), delivered: 0, unacknowledged };
         ServerFrame::Welcome(Welcome {
             version: 1,
             capabilities: 0,
@@ -153,8 +160,8 @@ impl World {
         match fault {
             Fault::Lose => self.confirm(&message, LEVEL_DELIVERED),
             Fault::Repeat => {
-                let Message { id, ref sender, ref body, sequence } = message;
-                let twin = Message { id, sender: sender.clone(), body: body.clone(), sequence };
+                let Message { id, ref sender, session, ref body, sequence } = message;
+                let twin = Message { id, sender: sender.clone(), session, body: body.clone(), sequence };
                 self.take(recipient.clone(), twin, LEVEL_STORED);
                 self.take(recipient, message, LEVEL_STORED);
             }
@@ -199,7 +206,8 @@ impl World {
     }
 
     fn confirm(&mut self, message: &Message, level: u8) {
-        if let Some(sender) = self.sessions.get_mut(&message.sender) {
+        let sender = self.sessions.get_mut(&message.sender);
+        if let Some(sender) = sender.filter(|sender| sender.number == message.session) {
             confirm(&mut sender.out, level, 2 - level, &[(message.sequence, message.sequence)]);
         }
     }
@@ -212,11 +220,14 @@ impl World {
     }
 
     /// What was not acknowledged waits, and its senders hear so before they hear of anything later.
-    fn on_end(&mut self, user: &str) {
+    fn on_end(&mut self, (user, number): &(String, u64)) {
+        if self.sessions.get(user).is_none_or(|session| session.number != *number) {
+            return;
+        }
         let Some(session) = self.sessions.remove(user) else { return };
         let waiting: Vec<Message> = session.unacknowledged.into_iter().map(|(_, message)| message).collect();
         waiting.iter().for_each(|message| self.confirm(message, LEVEL_STORED));
-        self.inboxes.entry(user.to_owned()).or_default().extend(waiting);
+        self.inboxes.entry(user.clone()).or_default().extend(waiting);
         self.flush();
     }
 }

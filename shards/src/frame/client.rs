@@ -1,7 +1,7 @@
 //! Frames that a client sends: decoded by the server, encoded by client programs in Rust (perf, tests).
 //! User ids stay raw bytes here: one bad id is CLOSE, another REFUSED, and only the session machine knows which.
 
-use super::payload::{Reader, Writer, length8, length32};
+use super::payload::{Reader, Writer, decode_token, length8, length32};
 use super::{Decoded, Envelope, FrameError, HEADER_BYTES, Ranges, decode_envelope};
 use crate::id::{MessageId, Sequence};
 
@@ -127,11 +127,7 @@ fn decode_other<'a>(envelope: &Envelope<'a>) -> Result<ClientFrame<'a>, FrameErr
             let user = reader.bytes8("user")?;
             reader.end().map(|()| ClientFrame::Unwatch { user })
         }
-        PING => {
-            let mut reader = Reader::new("PING", payload);
-            let token = reader.u64("token")?;
-            reader.end().map(|()| ClientFrame::Ping { token })
-        }
+        PING => decode_token("PING", payload).map(|token| ClientFrame::Ping { token }),
         CLOSE => {
             let (code, wait_ms, reason) = decode_close(payload)?;
             Ok(ClientFrame::Close { code, wait_ms, reason })
@@ -201,7 +197,7 @@ impl Hello<'_> {
             .u64(self.capabilities)
             .bytes8(self.user)
             .bytes16(self.token)
-            .bytes8(self.agent.as_bytes())
+            .str8(self.agent)
             .end();
     }
 }

@@ -2,7 +2,7 @@
 //! DELIVER and CONFIRM are the hot ones: each grows the out-buffer as seldom as it can.
 
 use super::client::{CLOSE, decode_close};
-use super::payload::{Reader, Writer, length8, length32};
+use super::payload::{Reader, Writer, decode_token, length8, length32};
 use super::{Decoded, Envelope, FrameError, HEADER_BYTES, Ranges, decode_envelope};
 use crate::id::{MessageId, Sequence};
 
@@ -158,11 +158,7 @@ fn decode_other<'a>(envelope: &Envelope<'a>) -> Result<ServerFrame<'a>, FrameErr
         }
         REFUSED => decode_refused(payload),
         PRESENCE => decode_presence(payload),
-        PONG => {
-            let mut reader = Reader::new("PONG", payload);
-            let token = reader.u64("token")?;
-            reader.end().map(|()| ServerFrame::Pong { token })
-        }
+        PONG => decode_token("PONG", payload).map(|token| ServerFrame::Pong { token }),
         DRAIN => {
             let mut reader = Reader::new("DRAIN", payload);
             let wait_ms = reader.u32("wait_ms")?;
@@ -229,7 +225,7 @@ impl ServerFrame<'_> {
                 Writer::new(out, REFUSED).u64(sequence.0).u16(code).u32(wait_ms).put(reason.as_bytes()).end();
             }
             Self::Presence { request, state, last_seen, user } => {
-                Writer::new(out, PRESENCE).u32(request).u8(state).u64(last_seen).bytes8(user.as_bytes()).end();
+                Writer::new(out, PRESENCE).u32(request).u8(state).u64(last_seen).str8(user).end();
             }
             Self::Pong { token } => Writer::new(out, PONG).u64(token).end(),
             Self::Drain { wait_ms } => Writer::new(out, DRAIN).u32(wait_ms).end(),
@@ -246,8 +242,8 @@ impl Welcome<'_> {
         Writer::new(out, WELCOME)
             .u8(self.version)
             .u64(self.capabilities)
-            .bytes8(self.region.as_bytes())
-            .bytes8(self.node.as_bytes())
+            .str8(self.region)
+            .str8(self.node)
             .u32(self.window_messages)
             .u32(self.window_bytes)
             .u32(self.body_bytes_max)

@@ -2,8 +2,9 @@
 //! COMPARED (`docs/peer-protocol.md`, section 5). Lists have their number in front, and no more than fits into the frame.
 
 use super::LinkError;
-use super::fields::{Reader, Writer};
+use super::fields::Reader;
 use super::kind;
+use crate::frame::payload::Writer;
 use crate::id::{ExecutorId, NodeId, Slot};
 use crate::peer::{Claim, Claims, Standing};
 use crate::placement::REPLICAS_MAX;

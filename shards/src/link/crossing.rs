@@ -33,7 +33,7 @@ pub struct Up {
 /// Errors: [`RefuseCode::Crossed`] where there is a better attempt or link, [`RefuseCode::SameName`] where a later start of
 /// the other node is linked.
 pub fn on_hello(own: NodeId, hello: &Hello, dial: Dial, up: Option<&Up>) -> Result<(), RefuseCode> {
-    if dial == Dial::Greeted && own < hello.node {
+    if dial == Dial::Greeted && own < hello.party.node {
         return Err(RefuseCode::Crossed);
     }
     on_proof(hello, up)
@@ -43,10 +43,11 @@ pub fn on_hello(own: NodeId, hello: &Hello, dial: Dial, up: Option<&Up>) -> Resu
 /// and so is the own dial, however far it is. Errors: as [`on_hello`].
 pub fn on_proof(hello: &Hello, up: Option<&Up>) -> Result<(), RefuseCode> {
     let Some(Up { name, boot }) = up else { return Ok(()) };
-    if hello.boot != *boot {
-        return if hello.boot > *boot { Ok(()) } else { Err(RefuseCode::SameName) };
+    let party = &hello.party;
+    if party.boot != *boot {
+        return if party.boot > *boot { Ok(()) } else { Err(RefuseCode::SameName) };
     }
-    let is_older = name.dialer == hello.node && name.attempt < hello.attempt;
+    let is_older = name.dialer == party.node && name.attempt < hello.attempt;
     if is_older || hello.last == Some(*name) { Ok(()) } else { Err(RefuseCode::Crossed) }
 }
 
@@ -60,28 +61,17 @@ pub fn may_greet(accepted: usize, up: Option<&Up>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::Party;
 
     const OWN: NodeId = NodeId(5);
     const OTHER: NodeId = NodeId(9);
 
     fn hello(node: NodeId, boot: u64, attempt: u64, last: Option<LinkName>) -> Hello {
-        Hello {
-            version_min: 1,
-            version_max: 1,
-            cluster: "c".into(),
-            cluster_hash: 0,
-            node,
-            name: "n".into(),
-            region: String::new(),
-            address: String::new(),
-            is_edge: true,
-            is_core: true,
-            executors: 1,
-            boot,
-            attempt,
-            last,
-            nonce: [0; 32],
-        }
+        let (region, address) = (String::new(), String::new());
+        let (is_edge, is_core, executors) = (true, true, 1);
+        let party = Party { node, name: "n".into(), region, address, is_edge, is_core, executors, boot };
+        let (version_min, version_max, cluster, cluster_hash) = (1, 1, "c".into(), 0);
+        Hello { version_min, version_max, cluster, cluster_hash, party, attempt, last, nonce: [0; 32] }
     }
 
     #[test]

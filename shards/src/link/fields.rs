@@ -1,9 +1,10 @@
-//! Fields of a peer frame: a reader that names what is wrong, a block and a writer that append to the caller's buffer.
-//! A [`Block`] gathers fields of known size on the stack, so that a hot frame grows the buffer once; a [`Writer`] is for
-//! the frames of the handshake, whose texts stand between other fields.
+//! Fields that only peer frames have: a reader that names what is wrong, and a block that is appended to the caller's
+//! buffer. A [`Block`] gathers fields of known size on the stack, so that a hot frame grows the buffer once; frames whose
+//! texts or lists stand between other fields are written by [`Writer`](crate::frame::payload::Writer).
 
 use super::LinkError;
 use crate::frame::HEADER_BYTES;
+use crate::frame::payload::{Fields, length32};
 use crate::id::{
     ExecutorId, Grant, Key, Location, Login, MessageId, NodeId, PairId, Phase, ReturnAddress, SLOTS, Sequence,
     SessionId, Slot, UserId,
@@ -18,60 +19,10 @@ pub(super) const LOGIN_BYTES: usize = 8 + 4 + 2 + 4 + 4;
 pub(super) const GRANT_BYTES: usize = LOGIN_BYTES + 4;
 pub(super) const ADDRESS_BYTES: usize = LOGIN_BYTES + 4 + 8;
 
-/// Reads the fields of one frame in order. `frame` names it in errors.
-pub(super) struct Reader<'a> {
-    frame: &'static str,
-    rest: &'a [u8],
-}
+/// Of frames between nodes.
+pub(super) type Reader<'a> = Fields<'a, LinkError>;
 
 impl<'a> Reader<'a> {
-    #[inline]
-    pub(super) fn new(frame: &'static str, payload: &'a [u8]) -> Self {
-        Reader { frame, rest: payload }
-    }
-
-    #[inline]
-    pub(super) fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], LinkError> {
-        match self.rest.split_first_chunk::<N>() {
-            Some((head, rest)) => {
-                self.rest = rest;
-                Ok(*head)
-            }
-            None => Err(LinkError::Truncated { frame: self.frame, field }),
-        }
-    }
-
-    #[inline]
-    pub(super) fn bytes(&mut self, count: usize, field: &'static str) -> Result<&'a [u8], LinkError> {
-        match self.rest.split_at_checked(count) {
-            Some((head, rest)) => {
-                self.rest = rest;
-                Ok(head)
-            }
-            None => Err(LinkError::Truncated { frame: self.frame, field }),
-        }
-    }
-
-    #[inline]
-    pub(super) fn u8(&mut self, field: &'static str) -> Result<u8, LinkError> {
-        self.array(field).map(u8::from_be_bytes)
-    }
-
-    #[inline]
-    pub(super) fn u16(&mut self, field: &'static str) -> Result<u16, LinkError> {
-        self.array(field).map(u16::from_be_bytes)
-    }
-
-    #[inline]
-    pub(super) fn u32(&mut self, field: &'static str) -> Result<u32, LinkError> {
-        self.array(field).map(u32::from_be_bytes)
-    }
-
-    #[inline]
-    pub(super) fn u64(&mut self, field: &'static str) -> Result<u64, LinkError> {
-        self.array(field).map(u64::from_be_bytes)
-    }
-
     #[inline]
     pub(super) fn flag(&mut self, field: &'static str) -> Result<bool, LinkError> {
         match self.u8(field)? {
@@ -166,30 +117,12 @@ impl<'a> Reader<'a> {
     #[inline]
     pub(super) fn message(mut self, id: MessageId, sent_at: u64) -> Result<Message, LinkError> {
         let sender = self.user("sender")?;
-        Ok(Message { key: Key { id, sender }, sent_at, body: Arc::from(self.rest) })
+        Ok(Message { key: Key { id, sender }, sent_at, body: Arc::from(self.rest()) })
     }
 
     #[inline]
     pub(super) fn bad(&self, field: &'static str, value: u64) -> LinkError {
         LinkError::BadValue { frame: self.frame, field, value }
-    }
-
-    pub(super) fn truncated(&self, field: &'static str) -> LinkError {
-        LinkError::Truncated { frame: self.frame, field }
-    }
-
-    #[inline]
-    pub(super) fn left(&self) -> usize {
-        self.rest.len()
-    }
-
-    /// The frame must end here.
-    #[inline]
-    pub(super) fn end(self) -> Result<(), LinkError> {
-        match self.rest.len() {
-            0 => Ok(()),
-            count => Err(LinkError::TrailingBytes { frame: self.frame, count }),
-        }
     }
 }
 
@@ -300,57 +233,4 @@ impl<const N: usize> Block<N> {
 #[inline]
 pub(super) fn user_bytes(user: &UserId) -> [u8; 1] {
     [user.as_bytes().len() as u8]
-}
-
-/// Appends the fields of one frame in order; [`Writer::end`] fills in the length.
-pub(super) struct Writer<'o> {
-    out: &'o mut Vec<u8>,
-    start: usize,
-}
-
-impl<'o> Writer<'o> {
-    pub(super) fn new(out: &'o mut Vec<u8>, kind: u8) -> Self {
-        let start = out.len();
-        out.extend_from_slice(&[0, 0, 0, 0, kind]);
-        Writer { out, start }
-    }
-
-    pub(super) fn put(self, bytes: &[u8]) -> Self {
-        self.out.extend_from_slice(bytes);
-        self
-    }
-
-    pub(super) fn u8(self, value: u8) -> Self {
-        self.put(&[value])
-    }
-
-    pub(super) fn u16(self, value: u16) -> Self {
-        self.put(&value.to_be_bytes())
-    }
-
-    pub(super) fn u32(self, value: u32) -> Self {
-        self.put(&value.to_be_bytes())
-    }
-
-    pub(super) fn u64(self, value: u64) -> Self {
-        self.put(&value.to_be_bytes())
-    }
-
-    /// Panics above 255 bytes: what a length field cannot say must not reach the wire.
-    pub(super) fn text(self, text: &str) -> Self {
-        assert!(text.len() <= usize::from(u8::MAX), "str8 of {} bytes", text.len());
-        self.u8(text.len() as u8).put(text.as_bytes())
-    }
-
-    pub(super) fn end(self) {
-        let length = length32(self.out.len() - self.start - HEADER_BYTES);
-        self.out[self.start..self.start + HEADER_BYTES].copy_from_slice(&length);
-    }
-}
-
-/// The length field of a frame whose kind and payload have that many bytes. Panics above `u32::MAX`.
-#[inline]
-pub(super) fn length32(bytes: usize) -> [u8; HEADER_BYTES] {
-    assert!(bytes <= u32::MAX as usize, "frame of {bytes} bytes");
-    (bytes as u32).to_be_bytes()
 }

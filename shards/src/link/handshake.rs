@@ -2,8 +2,9 @@
 //! Bytes behind the last field of HELLO, ACCEPT and REFUSE are ignored: they are a later version's. Texts are UTF-8 without
 //! control characters. The HMAC itself, comparing secrets and names, and the clock are the links' of `src/`.
 
-use super::fields::{Reader, Writer};
+use super::fields::Reader;
 use super::{LinkError, VERSION, VERSION_MIN, kind};
+use crate::frame::payload::Writer;
 use crate::id::NodeId;
 
 const MAGIC: [u8; 4] = *b"IRIN";
@@ -17,18 +18,10 @@ pub const DIALER_LABEL: &[u8] = b"iris link 1 dialer";
 const IS_EDGE: u8 = 1;
 const IS_CORE: u8 = 2;
 
-/// HELLO: who dials, and what it speaks.
+/// What each side says of itself: the same fields, in the same order, in HELLO and in ACCEPT.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hello {
-    /// Lowest protocol version that the dialer speaks.
-    pub version_min: u8,
-    /// Highest protocol version that the dialer speaks.
-    pub version_max: u8,
-    /// The cluster's name: 1 to 64 bytes.
-    pub cluster: String,
-    /// Over everything that has to be the same on every node.
-    pub cluster_hash: u64,
-    /// The dialer.
+pub struct Party {
+    /// Which node.
     pub node: NodeId,
     /// Its name: 1 to 255 bytes.
     pub name: String,
@@ -42,8 +35,23 @@ pub struct Hello {
     pub is_core: bool,
     /// How many executors it has, at least 1.
     pub executors: u16,
-    /// Which start of the dialer this is: higher than at any start before.
+    /// Which start of the node this is: higher than at any start before.
     pub boot: u64,
+}
+
+/// HELLO: who dials, and what it speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// Lowest protocol version that the dialer speaks.
+    pub version_min: u8,
+    /// Highest protocol version that the dialer speaks.
+    pub version_max: u8,
+    /// The cluster's name: 1 to 64 bytes.
+    pub cluster: String,
+    /// Over everything that has to be the same on every node.
+    pub cluster_hash: u64,
+    /// The dialer.
+    pub party: Party,
     /// Counts the attempts of this start to reach that node: never used twice.
     pub attempt: u64,
     /// The newest link with that node that the dialer had up, or had answered with ACCEPT: it is dead here.
@@ -69,21 +77,7 @@ pub struct Accept {
     /// The version of this link.
     pub version: u8,
     /// The acceptor.
-    pub node: NodeId,
-    /// Its name: 1 to 255 bytes.
-    pub name: String,
-    /// Its region, at most 255 bytes.
-    pub region: String,
-    /// Where it can be dialled, at most 255 bytes; empty: nowhere.
-    pub address: String,
-    /// Whether it has an edge half.
-    pub is_edge: bool,
-    /// Whether it has a core half.
-    pub is_core: bool,
-    /// How many executors it has, at least 1.
-    pub executors: u16,
-    /// Which start of the acceptor this is.
-    pub boot: u64,
+    pub party: Party,
     /// Chosen by chance for this answer.
     pub nonce: [u8; 32],
     /// HMAC-SHA256 of the secret over [`ACCEPTOR_LABEL`] and the [`transcript`].
@@ -201,29 +195,39 @@ pub fn transcript(hello: &Hello, accept: &Accept) -> Vec<u8> {
     out
 }
 
+impl Party {
+    fn write<'o>(&self, writer: Writer<'o>) -> Writer<'o> {
+        writer
+            .u32(self.node.0)
+            .str8(&self.name)
+            .str8(&self.region)
+            .str8(&self.address)
+            .u8(roles(self.is_edge, self.is_core))
+            .u16(self.executors)
+            .u64(self.boot)
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, LinkError> {
+        let (node, name) = (reader.node("node")?, reader.text("name", 1)?);
+        let (region, address) = (reader.text("region", 0)?, reader.text("address", 0)?);
+        let (is_edge, is_core) = decode_roles(reader)?;
+        let (executors, boot) = (decode_executors(reader)?, reader.u64("boot")?);
+        Ok(Party { node, name, region, address, is_edge, is_core, executors, boot })
+    }
+}
+
 impl Hello {
     /// The name that the link has if this is accepted.
     #[must_use]
     pub fn link(&self) -> LinkName {
-        LinkName { dialer: self.node, boot: self.boot, attempt: self.attempt }
+        LinkName { dialer: self.party.node, boot: self.party.boot, attempt: self.attempt }
     }
 
     fn write<'o>(&self, writer: Writer<'o>) -> Writer<'o> {
         assert!(self.cluster.len() <= CLUSTER_BYTES_MAX, "cluster name of {} bytes", self.cluster.len());
-        let writer = writer
-            .put(&MAGIC)
-            .u8(self.version_min)
-            .u8(self.version_max)
-            .text(&self.cluster)
-            .u64(self.cluster_hash)
-            .u32(self.node.0)
-            .text(&self.name)
-            .text(&self.region)
-            .text(&self.address)
-            .u8(roles(self.is_edge, self.is_core))
-            .u16(self.executors)
-            .u64(self.boot)
-            .u64(self.attempt);
+        let writer =
+            writer.put(&MAGIC).u8(self.version_min).u8(self.version_max).str8(&self.cluster).u64(self.cluster_hash);
+        let writer = self.party.write(writer).u64(self.attempt);
         let writer = match self.last {
             Some(last) => writer.u8(1).u32(last.dialer.0).u64(last.boot).u64(last.attempt),
             None => writer.u8(0),
@@ -245,23 +249,12 @@ impl Hello {
         if cluster.len() > CLUSTER_BYTES_MAX {
             return Err(reader.bad("cluster", cluster.len() as u64));
         }
-        let (cluster_hash, node) = (reader.u64("cluster_hash")?, reader.node("node")?);
-        let (name, region) = (reader.text("name", 1)?, reader.text("region", 0)?);
-        let address = reader.text("address", 0)?;
-        let (is_edge, is_core) = decode_roles(&mut reader)?;
         Ok(Hello {
             version_min,
             version_max,
             cluster,
-            cluster_hash,
-            node,
-            name,
-            region,
-            address,
-            is_edge,
-            is_core,
-            executors: decode_executors(&mut reader)?,
-            boot: reader.u64("boot")?,
+            cluster_hash: reader.u64("cluster_hash")?,
+            party: Party::decode(&mut reader)?,
             attempt: reader.u64("attempt")?,
             last: decode_last(&mut reader)?,
             nonce: reader.array("nonce")?,
@@ -272,16 +265,7 @@ impl Hello {
 impl Accept {
     /// Everything but the proof.
     fn write<'o>(&self, writer: Writer<'o>) -> Writer<'o> {
-        writer
-            .u8(self.version)
-            .u32(self.node.0)
-            .text(&self.name)
-            .text(&self.region)
-            .text(&self.address)
-            .u8(roles(self.is_edge, self.is_core))
-            .u16(self.executors)
-            .u64(self.boot)
-            .put(&self.nonce)
+        self.party.write(writer.u8(self.version)).put(&self.nonce)
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
@@ -290,20 +274,9 @@ impl Accept {
 
     pub(super) fn decode(payload: &[u8]) -> Result<Self, LinkError> {
         let mut reader = Reader::new("ACCEPT", payload);
-        let (version, node) = (reader.u8("version")?, reader.node("node")?);
-        let (name, region) = (reader.text("name", 1)?, reader.text("region", 0)?);
-        let address = reader.text("address", 0)?;
-        let (is_edge, is_core) = decode_roles(&mut reader)?;
         Ok(Accept {
-            version,
-            node,
-            name,
-            region,
-            address,
-            is_edge,
-            is_core,
-            executors: decode_executors(&mut reader)?,
-            boot: reader.u64("boot")?,
+            version: reader.u8("version")?,
+            party: Party::decode(&mut reader)?,
             nonce: reader.array("nonce")?,
             proof: reader.array("proof")?,
         })
@@ -320,7 +293,7 @@ impl Proof {
 
 impl Refuse {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        Writer::new(out, kind::REFUSE).u8(self.code.number()).text(cut(&self.ours)).text(cut(&self.theirs)).end();
+        Writer::new(out, kind::REFUSE).u8(self.code.number()).str8(cut(&self.ours)).str8(cut(&self.theirs)).end();
     }
 
     pub(super) fn decode(payload: &[u8]) -> Result<Self, LinkError> {
@@ -335,7 +308,7 @@ impl Refuse {
 impl Introduction {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let writer = Writer::new(out, kind::INTRODUCE).u32(self.node.0);
-        writer.text(&self.name).text(&self.region).text(&self.address).end();
+        writer.str8(&self.name).str8(&self.region).str8(&self.address).end();
     }
 
     pub(super) fn decode(payload: &[u8]) -> Result<Self, LinkError> {

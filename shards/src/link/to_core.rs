@@ -1,9 +1,10 @@
 //! Frames to a core half: from edges, from the cores of other replicas, and to every executor (`docs/peer-protocol.md`,
 //! section 5). Each starts with its slot and other fields of known size; then come names, then the body.
 
-use super::fields::{ADDRESS_BYTES, Block, HEAD_BYTES, ID_BYTES, LOGIN_BYTES, Reader, length32, user_bytes};
+use super::fields::{ADDRESS_BYTES, Block, HEAD_BYTES, ID_BYTES, LOGIN_BYTES, Reader, user_bytes};
 use super::{LinkError, Parcel, RUN_BYTES_MAX, claims, kind};
 use crate::frame::HEADER_BYTES;
+use crate::frame::payload::length32;
 use crate::id::{Key, Login, ReturnAddress, Slot, UserId};
 use crate::peer::{Asker, FromReplica, Message, ToCore, ToCores};
 

@@ -33,6 +33,9 @@ impl Shard {
     }
 
     fn log_until(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), until_ms: u64) {
+        if self.doubtful > 0 {
+            return self.arm(turn.now, id, mailbox);
+        }
         while let Some(held) = mailbox.held.as_mut()
             && let Some(&(due_ms, key)) = held.unlogged.front()
             && due_ms <= until_ms
@@ -104,6 +107,7 @@ impl Shard {
                     }
                     let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
                     self.on_entry_flushed(turn, &mut run, (mailbox, at), key, (place, relocates));
+                    self.hand_over(turn, (mailbox, at), key);
                     self.answered(at, key);
                 }
                 Pending::Tombstone { mailbox, key, relocates } => {
@@ -116,6 +120,7 @@ impl Shard {
             }
         }
         flush_stored(turn, run);
+        self.on_answered(turn, places.len());
     }
 
     fn on_tombstone_flushed(
@@ -153,7 +158,8 @@ impl Shard {
                 entry.set_content(Content::Flushed(place));
                 self.counts.stored += 1;
                 self.tell_stored(turn, run, (id, slot), entry);
-                let flushed = |user, key| FromReplica::Flushed { user, key, asks: false };
+                let asks = entry.take_ask();
+                let flushed = |user, key| FromReplica::Flushed { user, key, asks };
                 self.tell_replicas(turn, mailbox, flushed, key);
             }
             (Some(entry), Some(old)) if entry.content() == Content::Flushed(old) => {
@@ -192,110 +198,8 @@ impl Shard {
         }
     }
 
-    /// Appends were dropped: the disk is full.
-    pub fn on_failed(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, count: usize) {
-        turn.out.push(Action::Storage(StorageRequest::Heard { count }));
-        // The youngest first: each goes in front of what waits, so that no younger entry is logged before an older one.
-        let failed: Vec<Pending> = self.pending.drain(..count).rev().collect();
-        for pending in failed {
-            match pending {
-                Pending::Entry { mailbox, key, bytes, relocates } => {
-                    let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
-                    if relocates.is_none() {
-                        self.unflushed_bytes -= u64::from(bytes);
-                        self.on_entry_failed(turn, (mailbox, at), key);
-                    } else if let Some(entry) = at.held.as_mut().and_then(|held| held.inbox.entry_mut(key)) {
-                        entry.set_moving(false);
-                    }
-                    self.answered(at, key);
-                }
-                Pending::Tombstone { mailbox, key, relocates: None } => {
-                    let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
-                    at.references += 1;
-                    self.senders.retain(key.1);
-                    self.unwritten.push_back((mailbox, key, None));
-                    self.answered(at, key);
-                }
-                Pending::Tombstone { mailbox, key, relocates: Some(place) } => {
-                    if let Some(kept) = self.tombstones.kept_mut(mailbox, key) {
-                        *kept = Kept::Flushed(place);
-                    }
-                    let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
-                    self.answered(at, key);
-                }
-                // Something before it is missing, or there was no room: once that is over, it is appended again.
-                Pending::Complete => self.on_mark_failed(),
-                Pending::Dropped { mailbox, key, bytes } => {
-                    self.unflushed_bytes -= u64::from(bytes);
-                    let at = mailboxes.mailbox(mailbox).expect("a mailbox with references stays");
-                    self.answered(at, key);
-                }
-            }
-        }
-        self.go_on_with_room(turn);
-    }
-
-    /// There may be room now for what failed.
-    fn go_on_with_room(&mut self, turn: &mut Turn<'_>) {
-        if self.is_full {
-            return;
-        }
-        self.want_again(turn);
-        self.look_at_all();
-    }
-
-    /// A present recipient still gets it from memory; for an absent one it is refused, and was never there. A copy is
-    /// given up: another replica has it, and waits no more for this one.
-    fn on_entry_failed(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), key: EntryKey) {
-        let present = mailbox.presence.drains().is_some();
-        let retry_ms = self.config.limits.retry_ms;
-        let Some(held) = mailbox.held.as_mut() else { return };
-        let Some(entry) = held.inbox.entry_mut(key) else { return };
-        let Content::Logging(cell) = entry.content() else { return };
-        entry.set_content(Content::Unlogged(cell));
-        self.unlogged_bytes += u64::from(entry.bytes);
-        let is_sole = self.is_lone || self.tenure(mailbox.slot).is_some_and(|tenure| tenure.replicas().len() == 1);
-        if present && (is_sole || self.origin(entry).is_some()) {
-            held.unlogged.push_front((turn.now.mono_ms + u64::from(retry_ms), key));
-            return self.arm(turn.now, id, mailbox);
-        }
-        self.drop_failed(turn, (id, mailbox), key);
-        self.drop_younger(turn, (id, mailbox), key);
-    }
-
-    /// An entry for which there is no room: refused, or if it is a copy, left to the replica that has it.
-    fn drop_failed(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), key: EntryKey) {
-        let slot = mailbox.slot;
-        let Some(entry) = mailbox.held.as_ref().and_then(|held| held.inbox.entry(key)) else { return };
-        if self.origin(entry).is_none() {
-            self.fall_behind(turn, slot);
-        }
-        self.counts.disk_full += 1;
-        let refusal = Refusal { code: Code::DiskFull, wait_ms: self.config.limits.retry_ms };
-        self.drop_entry(turn, (id, mailbox), key, refusal);
-    }
-
-    /// What came from the same sender behind a dropped entry goes too, or it would be seen before that comes again.
-    fn drop_younger(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), dropped: EntryKey) {
-        let held = mailbox.held.iter();
-        let keys = held.flat_map(|held| &held.unlogged).map(|&(_, key)| key);
-        let mut younger: Vec<EntryKey> = keys.filter(|key| key.1 == dropped.1).collect();
-        for pending in &mut self.pending {
-            match *pending {
-                Pending::Entry { mailbox, key, bytes, relocates: None } if mailbox == id && key.1 == dropped.1 => {
-                    *pending = Pending::Dropped { mailbox, key, bytes };
-                    younger.push(key);
-                }
-                _ => {}
-            }
-        }
-        for key in younger {
-            self.drop_failed(turn, (id, mailbox), key);
-        }
-    }
-
     /// Takes an entry out without a trace in memory, and tells its sender why if it can.
-    fn drop_entry(
+    pub(super) fn drop_entry(
         &mut self,
         turn: &mut Turn<'_>,
         (id, mailbox): (MailboxId, &mut Mailbox),
@@ -319,20 +223,6 @@ impl Shard {
         }
         self.senders.release(key.1);
         mailbox.settle();
-    }
-
-    /// The disk is full, or has room again.
-    pub fn on_full(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, full: bool) {
-        self.is_full = full;
-        if full {
-            return;
-        }
-        while let Some((id, key, kills)) = self.unwritten.pop_front() {
-            let mailbox = mailboxes.mailbox(id).expect("a mailbox with references stays");
-            self.append_tombstone(turn, (id, mailbox), key, kills);
-            self.answered(mailbox, key);
-        }
-        self.go_on_with_room(turn);
     }
 
     /// The content of an entry has come from the disk.
@@ -525,7 +415,7 @@ impl Shard {
     }
 
     /// An append or a tombstone refers to mailbox and sender no more.
-    fn answered(&mut self, mailbox: &mut Mailbox, key: EntryKey) {
+    pub(super) fn answered(&mut self, mailbox: &mut Mailbox, key: EntryKey) {
         mailbox.references -= 1;
         self.senders.release(key.1);
     }
@@ -537,7 +427,7 @@ impl Shard {
             return;
         }
         if let Some(&(due_ms, _)) = held.unlogged.front() {
-            let due_ms = if self.is_full { now.mono_ms + u64::from(self.config.limits.retry_ms) } else { due_ms };
+            let due_ms = if !self.has_room() { now.mono_ms + u64::from(self.config.limits.retry_ms) } else { due_ms };
             held.timer_armed = true;
             self.timers.arm(due_ms, id);
         }

@@ -37,6 +37,21 @@ impl Shard {
         }
     }
 
+    /// Nodes whose copies may be gone, because they were away or did not keep the shard for a while.
+    pub(super) fn forget_copies(&mut self, mailboxes: &mut Mailboxes) {
+        let unsure = std::mem::take(&mut self.due.unsure);
+        if unsure.is_empty() || mutant::is(Mutant::CopiesCountedByOldPlace) {
+            return;
+        }
+        for id in mailboxes.numbers() {
+            let Some(mailbox) = mailboxes.mailbox(id) else { continue };
+            let Some(nodes) = unsure.get(&self.shard_of(mailbox.slot)) else { continue };
+            let (Some(held), Some(tenure)) = (mailbox.held.as_mut(), self.tenure(mailbox.slot)) else { continue };
+            let bits = nodes.iter().map(|&node| tenure.bit(node)).fold(0, |bits, bit| bits | bit);
+            held.inbox.each_mut(|entry| entry.copies &= !bits);
+        }
+    }
+
     /// This node does not keep the mailbox any more: nothing waits in memory, and who waits for an answer asks others.
     fn leave_mailbox(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox)) {
         self.recall(mailbox);
@@ -75,15 +90,24 @@ impl Shard {
 
     /// Gives an entry up once those who keep it now have it on disk.
     pub(super) fn hand_over(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), key: EntryKey) {
+        if self.is_lone {
+            return;
+        }
         let Some(tenure) = self.tenure(mailbox.slot).filter(|tenure| !tenure.serves()) else { return };
         let Some(entry) = mailbox.held.as_ref().and_then(|held| held.inbox.entry(key)) else { return };
         let Content::Flushed(place) = entry.content() else { return };
+        // A copy of it is on its way to another place: where it is gone by then, it was taken.
+        if entry.is_moving() {
+            return;
+        }
         let keeps = |peer: &InStep| peer.role == Role::Heir && peer.is_up() && peer.agrees(tenure.replicas());
         let heirs = tenure.peers().filter(|(_, peer)| keeps(peer)).map(|(node, _)| tenure.bit(node));
         let heirs = heirs.fold(0, |bits, bit| bits | bit);
         let enough = usize::from(self.config.limits.copies_min).min(tenure.replicas().len()).max(1);
-        let is_kept = heirs & !entry.copies == 0 && entry.copies.count_ones() as usize >= enough;
-        if !is_kept && !(mutant::is(Mutant::LeaverDropsBeforeFlushed) && heirs != 0) {
+        let kept = heirs & entry.copies;
+        let is_kept = kept == heirs && kept.count_ones() as usize >= enough;
+        let drops_early = mutant::is(Mutant::LeaverDropsBeforeFlushed) && heirs != 0;
+        if !(is_kept || drops_early) {
             return;
         }
         let Some(held) = mailbox.held.as_mut() else { return };
@@ -109,17 +133,20 @@ impl Shard {
         }
         for id in mailboxes.numbers() {
             let Some(mailbox) = mailboxes.mailbox(id) else { continue };
-            let slot = mailbox.slot;
+            let (slot, user) = (mailbox.slot, mailbox.user.clone());
             let Some(tenure) = self.tenure(slot).filter(|_| shards.contains(&self.shard_of(slot))) else { continue };
             let (bit, serves) = (tenure.bit(node), tenure.serves());
-            for entry in mailbox.held.iter().flat_map(|held| held.inbox.iter()) {
-                let waits = !serves || !entry.is_told();
-                if waits && entry.copies & bit == 0 && matches!(entry.content(), Content::Flushed(_)) {
+            let Some(held) = mailbox.held.as_mut() else { continue };
+            held.inbox.each_mut(|entry| match entry.content() {
+                _ if (serves && entry.is_told()) || entry.copies & bit != 0 => {}
+                Content::Unlogged(_) => {}
+                Content::Logging(_) => entry.ask_when_flushed(),
+                Content::Flushed(_) => {
                     let key = Key { id: entry.id, sender: self.senders.name(entry.sender).clone() };
-                    let user = mailbox.user.clone();
-                    to_core(turn, node, slot, FromReplica::Flushed { user, key, asks: true });
+                    let message = FromReplica::Flushed { user: user.clone(), key, asks: true };
+                    to_core(turn, node, slot, message);
                 }
-            }
+            });
         }
     }
 
@@ -154,9 +181,12 @@ impl Shard {
         }
     }
 
-    /// Whether everything is on disk, and nothing is left of shards that others keep.
+    /// Whether everything is on disk, nothing is left of shards that others keep, and of those that this node keeps with
+    /// others one of them has everything, if any can be reached.
     pub fn has_left(&self) -> bool {
-        let has_handed_over = |tenure: &Tenure| tenure.serves() || tenure.left == 0;
+        let is_sent = |node| self.syncs.is_sent(node);
+        let has_handed_over =
+            |tenure: &Tenure| if tenure.serves() { tenure.has_heir(is_sent) } else { tenure.left == 0 };
         self.is_leaving
             && self.pending.is_empty()
             && self.unlogged_bytes == 0

@@ -18,6 +18,9 @@ use crate::slot::stable_hash;
 use crate::storage::{Mark, Place, Record, StorageRequest};
 use crate::tenure::Tenure;
 
+/// Shards in one message: with eight replicas each they fit into a frame of [`crate::link::SHARDS_BYTES_MAX`].
+const CLAIMS_MAX: usize = 16_384;
+
 /// What is to be done behind an event.
 #[derive(Debug, Default)]
 pub(super) struct Due {
@@ -25,6 +28,8 @@ pub(super) struct Due {
     shards: BTreeSet<u32>,
     /// Which nodes are told of which shards; `true`: asked too.
     claims: BTreeMap<NodeId, BTreeMap<u32, bool>>,
+    /// What these nodes had on disk of these shards may not be there any more: they are asked again.
+    pub(super) unsure: BTreeMap<u32, BTreeSet<NodeId>>,
     /// Offers of shards of which there is nothing here.
     empty: BTreeMap<(NodeId, ExecutorId, u32), BTreeSet<u32>>,
 }
@@ -169,9 +174,9 @@ impl Shard {
         let links = std::mem::take(&mut self.links);
         let tenure = self.open_tenure(shard);
         let newly = tenure.arrange(placement.cores(), |node| links.contains(&node));
-        let mut asked = Vec::new();
+        let (mut asked, serves) = (Vec::new(), tenure.serves());
         for (node, peer) in tenure.peers_mut().filter(|(_, peer)| peer.is_up()) {
-            if newly.contains(&node) || (is_changed && peer.role != Role::Other) {
+            if newly.contains(&node) || (is_changed && peer.matters(serves)) {
                 peer.begin();
                 asked.push(node);
             }
@@ -191,6 +196,7 @@ impl Shard {
             if peer.role != Role::Other {
                 self.due.tell(node, shard, true);
             }
+            self.due.unsure.entry(shard).or_default().insert(node);
             self.due.shard(shard);
         }
     }
@@ -237,14 +243,18 @@ impl Shard {
             }
             return;
         };
-        let serves = tenure.serves();
+        let (serves, is_complete) = (tenure.serves(), tenure.is_complete());
         let peer = tenure.open_peer(from);
         let news = peer.hear((claims.executor, claims.executors), claim, claims.round);
-        let has_gift = serves && peer.role == Role::Other && claim.standing == Standing::Handing;
-        let asks_again = news == News::Changed && peer.role != Role::Other;
-        if asks_again || (has_gift && news != News::Nothing) {
+        // What it got since it offered may be on its way still.
+        if news == News::Changed || (news == News::Complete && !is_complete) {
             peer.begin();
+        }
+        if peer.matters(serves) && peer.round() == 0 {
             self.due.tell(from, shard, true);
+        }
+        if news == News::Changed {
+            self.due.unsure.entry(shard).or_default().insert(from);
         }
         self.due.shard(shard);
     }
@@ -255,19 +265,37 @@ impl Shard {
             return;
         }
         let shards = std::mem::take(&mut self.due.shards);
-        shards.iter().for_each(|&shard| self.look_at(turn, shard));
+        self.forget_copies(mailboxes);
+        self.append_marks(turn, mailboxes, &shards);
+        shards.iter().for_each(|&shard| self.look_at(shard));
         self.tell_claims(turn);
         self.offer(turn, mailboxes, &shards);
         self.become_served(turn, mailboxes, &shards);
     }
 
-    /// Appends the mark that is due, and tells everybody who matters how this executor stands now.
-    fn look_at(&mut self, turn: &mut Turn<'_>, shard: u32) {
-        let (copies_min, full) = (self.config.limits.copies_min, self.is_full);
-        let Some(tenure) = self.tenure_mut(shard) else { return };
-        if !full && let Some(replicas) = tenure.next_mark(copies_min) {
-            self.append_mark(turn, shard, replicas);
+    /// Appends the marks that are due, behind everything of their shards that waits in memory: it may have been offered by
+    /// others, and had no room until now.
+    fn append_marks(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, shards: &BTreeSet<u32>) {
+        if !self.has_room() {
+            return;
         }
+        let copies_min = self.config.limits.copies_min;
+        let mut marks = BTreeMap::new();
+        for &shard in shards {
+            let replicas = self.tenure_mut(shard).and_then(|tenure| tenure.next_mark(copies_min));
+            marks.extend(replicas.map(|replicas| (shard, replicas)));
+        }
+        for id in mailboxes.numbers().filter(|_| !marks.is_empty()) {
+            let mailbox = mailboxes.mailbox(id).filter(|mailbox| marks.contains_key(&self.shard_of(mailbox.slot)));
+            if let Some(mailbox) = mailbox {
+                self.log_all(turn, (id, mailbox));
+            }
+        }
+        marks.into_iter().for_each(|(shard, replicas)| self.append_mark(turn, shard, replicas));
+    }
+
+    /// Tells everybody who matters how this executor stands now.
+    fn look_at(&mut self, shard: u32) {
         let Some(tenure) = self.tenure_mut(shard) else { return };
         if tenure.has_news() {
             let nodes: Vec<NodeId> = tenure.peers().filter(|(_, peer)| peer.is_up()).map(|(node, _)| node).collect();
@@ -316,8 +344,9 @@ impl Shard {
         for (node, shards) in std::mem::take(&mut self.due.claims) {
             for asks in [true, false] {
                 let its: Vec<u32> = shards.iter().filter(|(_, its)| **its == asks).map(|(&shard, _)| shard).collect();
-                if !its.is_empty() && self.links.contains(&node) {
-                    self.tell_claims_of(turn, node, asks, &its);
+                if self.links.contains(&node) {
+                    // What answers a round names no more shards than it.
+                    its.chunks(CLAIMS_MAX).for_each(|its| self.tell_claims_of(turn, node, asks, its));
                 }
             }
         }
@@ -423,12 +452,15 @@ impl Shard {
             if !taken.contains(&shard) || mine.get(&slot) == Some(&digest) {
                 continue;
             }
-            if let Some(peer) = self.tenure_mut(shard).and_then(|tenure| tenure.peer_mut(node)) {
-                peer.want(slot);
+            let peer = self.tenure_mut(shard).and_then(|tenure| tenure.peer_mut(node));
+            if peer.is_some_and(|peer| peer.want(slot)) {
                 to_core(turn, node, slot, FromReplica::Want { slot });
             }
         }
-        taken.iter().for_each(|&shard| self.due.shard(shard));
+        for &shard in &taken {
+            self.due.shard(shard);
+            self.want_again(turn, shard);
+        }
         let (executor, shards) = (self.config.executor, taken.into_iter().collect());
         to_core(turn, node, Slot(u32::from(from.0)), FromReplica::Compared { executor, round, shards });
     }

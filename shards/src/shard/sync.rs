@@ -13,6 +13,7 @@ use crate::peer::Message;
 use crate::replica::InStep;
 use crate::slot::slot_of;
 use crate::storage::StorageRequest;
+use crate::tenure::Tenure;
 use crate::tombstone::Kept;
 
 /// SYNCs that this side answers: what goes to another replica for one slot, in order, as far as it is not sent.
@@ -50,10 +51,15 @@ impl Syncs {
         self.asked.retain(|&(asker, _)| asker != node);
     }
 
-    /// The slot is offered anew.
-    pub(super) fn forget(&mut self, node: NodeId, slot: Slot) {
-        self.queues.remove(&(node, slot));
-        self.asked.remove(&(node, slot));
+    /// The slot is offered anew, or nothing of it is to be sent any more. Whether it was asked for.
+    pub(super) fn forget(&mut self, node: NodeId, slot: Slot) -> bool {
+        let is_wanted = self.queues.remove(&(node, slot)).is_some_and(|queue| queue.is_wanted);
+        self.asked.remove(&(node, slot)) || is_wanted
+    }
+
+    /// Whether nothing waits to be sent to this node.
+    pub(super) fn is_sent(&self, node: NodeId) -> bool {
+        self.queues.range((node, Slot(0))..=(node, Slot(u32::MAX))).next().is_none()
     }
 
     /// The queues of a slot.
@@ -75,10 +81,10 @@ impl Syncs {
 }
 
 impl Shard {
-    /// Who gets what is appended to a slot.
+    /// Who gets what is appended to a slot. Who had no room for some of it gets nothing until it wants all.
     pub(super) fn offered(&self, slot: Slot) -> Vec<NodeId> {
         let peers = self.tenure(slot).into_iter().flat_map(|tenure| tenure.peers());
-        peers.filter(|(_, peer)| peer.is_offered(slot)).map(|(node, _)| node).collect()
+        peers.filter(|(_, peer)| peer.is_offered(slot) && !peer.is_short(slot)).map(|(node, _)| node).collect()
     }
 
     /// Whether tombstones may be forgotten for their age: no replica is away that could bring the entry back.
@@ -95,14 +101,8 @@ impl Shard {
         key: EntryKey,
     ) {
         let Some(tenure) = self.tenure(mailbox.slot) else { return };
-        if !tenure.serves() && mutant::is(Mutant::OldReplicaTombstonesNotTold) {
-            return;
-        }
-        let hears = |peer: &InStep| match tenure.serves() {
-            true => tenure.is_replica(peer) || (peer.is_up() && peer.is_handing()),
-            false => peer.is_up() && peer.keeps_some(),
-        };
-        for (node, _) in tenure.peers().filter(|(_, peer)| hears(peer)) {
+        let replicas = tenure.serves().then_some(tenure.replicas());
+        for (node, _) in tenure.peers().filter(|(_, peer)| peer.hears(mailbox.slot, replicas)) {
             let name = Key { id: key.0, sender: self.senders.name(key.1).clone() };
             to_core(turn, node, mailbox.slot, what(mailbox.user.clone(), name));
         }
@@ -132,17 +132,13 @@ impl Shard {
                 self.on_compared(turn, mailboxes, (node, executor), (round, &shards));
             }
             FromReplica::Want { slot } => self.on_want(turn, mailboxes, node, slot),
-            FromReplica::NoRoom { slot } => {
-                if let Some(peer) = self.peer_of(node, slot) {
-                    peer.set_short(slot, true);
-                    self.due.shard(self.shard_of(slot));
-                }
-            }
+            FromReplica::NoRoom { slot } => self.on_no_room(turn, node, slot),
             FromReplica::Done { slot } => {
+                let shard = self.shard_of(slot);
                 if self.peer_of(node, slot).is_some_and(|peer| peer.on_done(slot)) {
-                    self.due.shard(self.shard_of(slot));
+                    self.due.shard(shard);
                 }
-                self.want_again(turn);
+                self.want_again(turn, shard);
             }
         }
     }
@@ -150,6 +146,19 @@ impl Shard {
     fn peer_of(&mut self, node: NodeId, slot: Slot) -> Option<&mut InStep> {
         let shard = self.shard_of(slot);
         self.tenures.get_mut(shard as usize)?.as_deref_mut()?.peer_mut(node)
+    }
+
+    /// A copy found no room on the other side's disk, which drops what is on its way behind it. Nothing more is sent of the
+    /// slot until all of it is wanted, so that the other side knows where that begins.
+    fn on_no_room(&mut self, turn: &mut Turn<'_>, node: NodeId, slot: Slot) {
+        if let Some(peer) = self.peer_of(node, slot) {
+            peer.set_short(slot, true);
+            self.due.shard(self.shard_of(slot));
+        }
+        if self.syncs.forget(node, slot) {
+            to_core(turn, node, slot, FromReplica::Done { slot });
+        }
+        to_core(turn, node, slot, FromReplica::Done { slot });
     }
 
     /// A copy found no room on this disk: nothing is sent from its slot until all of it was asked for again.
@@ -165,14 +174,13 @@ impl Shard {
     }
 
     /// There may be room now for what had none.
-    pub(super) fn want_again(&mut self, turn: &mut Turn<'_>) {
-        if self.is_full {
-            return;
-        }
-        for tenure in self.tenures.iter_mut().flatten() {
-            for (node, peer) in tenure.peers_mut() {
-                for slot in peer.to_want_again() {
-                    peer.want(slot);
+    pub(super) fn want_again(&mut self, turn: &mut Turn<'_>, shard: u32) {
+        let has_room = self.has_room();
+        let tenure = self.tenures.get_mut(shard as usize).and_then(Option::as_deref_mut);
+        let Some(tenure) = tenure.filter(|_| has_room) else { return };
+        for (node, peer) in tenure.peers_mut() {
+            for slot in peer.to_want_again() {
+                if peer.want(slot) {
                     to_core(turn, node, slot, FromReplica::Want { slot });
                 }
             }
@@ -180,7 +188,7 @@ impl Shard {
     }
 
     /// A copy of an entry: kept like one of our own, without a return address. Not from a node that does not agree on
-    /// who keeps the slot: it will offer again when it does.
+    /// who keeps the slot: it will offer again when it does. Nor with a gap before it: it comes again behind what fills it.
     fn on_copy(
         &mut self,
         turn: &mut Turn<'_>,
@@ -189,8 +197,14 @@ impl Shard {
         (node, message, flushed): (NodeId, Message, bool),
     ) {
         let slot = slot_of(user.as_bytes());
-        let takes = |tenure: &&crate::tenure::Tenure| tenure.takes_from(node, slot);
-        let Some(tenure) = self.tenure(slot).filter(takes) else { return };
+        let takes = |tenure: &&Tenure| tenure.takes_copy(node, slot);
+        let Some(tenure) = self.tenure(slot).filter(takes) else {
+            if mutant::is(Mutant::AnswersWhatItDoesNotKeep) {
+                let (user, key) = (user.clone(), message.key);
+                to_core(turn, node, slot, FromReplica::Flushed { user, key, asks: false });
+            }
+            return;
+        };
         let bit = if flushed { tenure.bit(node) } else { 0 };
         let (id, mailbox) = mailboxes.open(user);
         let sender = self.senders.acquire(&message.key.sender);
@@ -201,12 +215,18 @@ impl Shard {
             return self.senders.release(sender);
         }
         let Some(entry) = mailbox.held.as_mut().and_then(|held| held.inbox.entry_mut(key)) else {
+            if self.doubtful > 0 {
+                self.senders.release(sender);
+                return self.fall_behind(turn, slot);
+            }
             let mut entry = Entry::new(key.0, sender, message.body.len() as u32, Content::Unlogged(0));
             entry.copies = bit;
+            entry.set_copied();
             self.insert(turn, (id, mailbox), message, entry);
             return self.log_all(turn, (id, mailbox));
         };
         entry.copies |= bit;
+        entry.set_copied();
         let mut run = Run::default();
         self.tell_stored(turn, &mut run, (id, slot), entry);
         flush_stored(turn, run);
@@ -231,7 +251,11 @@ impl Shard {
     ) {
         let slot = mailbox.slot;
         let Some(tenure) = self.tenure(slot) else { return };
-        let (bit, takes) = (tenure.bit(node), tenure.takes_from(node, slot));
+        let (mut bit, takes) = (tenure.bit(node), tenure.takes_from(node, slot));
+        if !tenure.serves() && !tenure.is_heir(node, slot) {
+            // It hands over what it has, as this node does, perhaps to this node.
+            bit = 0;
+        }
         let Some(sender) = self.senders.find(&name.sender) else { return };
         let key = (name.id, sender);
         if asks && takes && self.tombstones.contains(id, key) {
@@ -281,13 +305,21 @@ impl Shard {
             let name = Key { id: key.0, sender: name.sender.clone() };
             let record = super::tombstone_record(mailbox, name, taken_at, None);
             self.append(turn, mailbox, record, Pending::Tombstone { mailbox: id, key, relocates: None });
-            self.tell_replicas(turn, mailbox, |user, key| FromReplica::Tombstone { user, key, taken_at }, key);
+            // Not while older ones are forgotten for it: replicas that remember fewer than they tell each other would
+            // never come to an end.
+            if !self.has_too_many_tombstones() {
+                self.tell_replicas(turn, mailbox, |user, key| FromReplica::Tombstone { user, key, taken_at }, key);
+            }
         }
         self.senders.release(sender);
     }
 
     /// Another replica lacks something of this slot: it gets everything, once it has said what else it lacks.
     fn on_want(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes, node: NodeId, slot: Slot) {
+        if self.tenure(slot).is_none() {
+            // Nothing was offered but that there is nothing.
+            return to_core(turn, node, slot, FromReplica::Done { slot });
+        }
         let Some(peer) = self.peer_of(node, slot).filter(|peer| peer.is_offered(slot)) else { return };
         peer.set_short(slot, false);
         let is_last = peer.has_compared(slot);

@@ -5,7 +5,7 @@ use crate::{MAX, encoded, shortened};
 use iris_shards::frame::{Decoded, HEADER_BYTES};
 use iris_shards::link::handshake::{common_version, spoken_version, transcript};
 use iris_shards::link::{
-    Accept, HANDSHAKE_FRAME_BYTES_MAX, Hello, LinkFrame, LinkName, Refuse, RefuseCode, VERSION, decode,
+    Accept, HANDSHAKE_FRAME_BYTES_MAX, Hello, LinkFrame, LinkName, Party, Refuse, RefuseCode, VERSION, decode,
 };
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
@@ -14,11 +14,7 @@ use proptest::test_runner::TestRunner;
 fn the_largest_handshake_fits_before_a_secret_is_proven() {
     let text = "é".repeat(127);
     let (node, nonce, proof) = (OWN, [1; 32], [2; 32]);
-    let hello = Hello {
-        version_min: 1,
-        version_max: 1,
-        cluster: "c".repeat(64),
-        cluster_hash: 1,
+    let party = Party {
         node,
         name: text.clone(),
         region: text.clone(),
@@ -27,24 +23,18 @@ fn the_largest_handshake_fits_before_a_secret_is_proven() {
         is_core: true,
         executors: 1,
         boot: 1,
+    };
+    let hello = Hello {
+        version_min: 1,
+        version_max: 1,
+        cluster: "c".repeat(64),
+        cluster_hash: 1,
+        party: party.clone(),
         attempt: 1,
         last: Some(LinkName { dialer: node, boot: 1, attempt: 0 }),
         nonce,
     };
-    let (name, region, address) = (text.clone(), text.clone(), text.clone());
-    let accept = Accept {
-        version: 1,
-        node,
-        name,
-        region,
-        address,
-        is_edge: true,
-        is_core: true,
-        executors: 1,
-        boot: 1,
-        nonce,
-        proof,
-    };
+    let accept = Accept { version: 1, party, nonce, proof };
     let refuse = Refuse { code: RefuseCode::ClusterName, ours: text.repeat(9), theirs: text.clone() };
     let cut = Refuse { ours: text, ..refuse.clone() };
     let frames = [LinkFrame::Hello(Box::new(hello)), LinkFrame::Accept(Box::new(accept)), LinkFrame::Refuse(cut)];
@@ -96,14 +86,16 @@ fn later_fields_of_the_handshake_are_ignored_and_not_signed() {
     assert_eq!(transcript(&read, &accept), signed);
     let other_proof = Accept { proof: [9; 32], ..accept.clone() };
     assert_eq!(transcript(&hello, &other_proof), signed, "a proof does not sign itself");
+    let other_role = Party { is_edge: !hello.party.is_edge, is_core: true, ..hello.party.clone() };
+    let other_boot = Party { boot: accept.party.boot ^ 1, ..accept.party.clone() };
     let others = [
         transcript(&Hello { nonce: [9; 32], ..hello.clone() }, &accept),
         transcript(&Hello { version_min: hello.version_min ^ 1, ..hello.clone() }, &accept),
-        transcript(&Hello { is_edge: !hello.is_edge, is_core: true, ..hello.clone() }, &accept),
+        transcript(&Hello { party: other_role, ..hello.clone() }, &accept),
         transcript(&Hello { last: Some(hello.link()), ..hello.clone() }, &accept),
         transcript(&hello, &Accept { nonce: [9; 32], ..accept.clone() }),
         transcript(&hello, &Accept { version: accept.version ^ 1, ..accept.clone() }),
-        transcript(&hello, &Accept { boot: accept.boot ^ 1, ..accept }),
+        transcript(&hello, &Accept { party: other_boot, ..accept }),
     ];
     assert!(others.iter().all(|other| *other != signed));
 }

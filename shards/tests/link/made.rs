@@ -5,7 +5,7 @@ use iris_shards::id::{
     Body, ExecutorId, Grant, Key, Location, Login, MessageId, NodeId, PairId, Phase, ReturnAddress, SLOTS, Sequence,
     SessionId, Slot, UserId,
 };
-use iris_shards::link::{Accept, Hello, Introduction, LinkFrame, LinkName, Parcel, Proof, Refuse, RefuseCode};
+use iris_shards::link::{Accept, Hello, Introduction, LinkFrame, LinkName, Parcel, Party, Proof, Refuse, RefuseCode};
 use iris_shards::peer::{
     Asker, Claim, Claims, FromReplica, Message, PresenceState, Refusal, Standing, ToCore, ToCores, ToEdge,
 };
@@ -227,47 +227,34 @@ pub fn parcel() -> impl Strategy<Value = Parcel> {
     ]
 }
 
+pub fn party() -> impl Strategy<Value = Party> {
+    let numbers = (any::<u32>(), 1..=u16::MAX, any::<u64>());
+    (numbers, (text(1), text(0), text(0)), 1..=3_u8).prop_map(
+        |((node, executors, boot), (name, region, address), roles)| {
+            let (is_edge, is_core, node) = (roles & 1 != 0, roles & 2 != 0, NodeId(node));
+            Party { node, name, region, address, is_edge, is_core, executors, boot }
+        },
+    )
+}
+
 pub fn hello() -> impl Strategy<Value = Hello> {
     let cluster = text(1).prop_map(|text| text.chars().take(16).collect::<String>());
-    let texts = (cluster, text(1), text(0), text(0));
     let last = proptest::option::of(any::<(u32, u64, u64)>());
-    let roles = 1..=3_u8;
-    (any::<(u8, u8, u64, u32, u64, u64)>(), texts, roles, 1..=u16::MAX, last, any::<[u8; 32]>()).prop_map(
-        |(numbers, (cluster, name, region, address), roles, executors, last, nonce)| {
-            let (version_min, version_max, cluster_hash, node, boot, attempt) = numbers;
-            let (is_edge, is_core) = (roles & 1 != 0, roles & 2 != 0);
+    (any::<(u8, u8, u64, u64)>(), cluster, party(), last, any::<[u8; 32]>()).prop_map(
+        |((version_min, version_max, cluster_hash, attempt), cluster, party, last, nonce)| {
             let last = last.map(|(node, boot, attempt)| LinkName { dialer: NodeId(node), boot, attempt });
-            let node = NodeId(node);
-            Hello {
-                version_min,
-                version_max,
-                cluster,
-                cluster_hash,
-                node,
-                name,
-                region,
-                address,
-                is_edge,
-                is_core,
-                executors,
-                boot,
-                attempt,
-                last,
-                nonce,
-            }
+            Hello { version_min, version_max, cluster, cluster_hash, party, attempt, last, nonce }
         },
     )
 }
 
 pub fn accept() -> impl Strategy<Value = Accept> {
-    let texts = (text(1), text(0), text(0));
-    let numbers = (any::<u8>(), any::<u32>(), 1..=u16::MAX, any::<u64>());
-    (numbers, texts, 1..=3_u8, any::<[u8; 32]>(), any::<[u8; 32]>()).prop_map(
-        |((version, node, executors, boot), (name, region, address), roles, nonce, proof)| {
-            let (is_edge, is_core, node) = (roles & 1 != 0, roles & 2 != 0, NodeId(node));
-            Accept { version, node, name, region, address, is_edge, is_core, executors, boot, nonce, proof }
-        },
-    )
+    (any::<u8>(), party(), any::<[u8; 32]>(), any::<[u8; 32]>()).prop_map(|(version, party, nonce, proof)| Accept {
+        version,
+        party,
+        nonce,
+        proof,
+    })
 }
 
 pub fn link_frame() -> impl Strategy<Value = LinkFrame> {

@@ -6,14 +6,14 @@ mod vectors;
 
 use iris_shards::frame::{Decoded, HEADER_BYTES};
 use iris_shards::id::{
-    Body, ExecutorId, Grant, Key, Location, Login, MessageId, PairId, Phase, ReturnAddress, Sequence, SessionId, Slot,
-    UserId,
+    Body, ExecutorId, Grant, Key, Location, Login, MessageId, NodeId, PairId, Phase, ReturnAddress, Sequence,
+    SessionId, Slot, UserId,
 };
 use iris_shards::link::{
     HANDSHAKE_FRAME_BYTES_MAX, LinkError, LinkFrame, Parcel, RUN_BYTES_MAX, decode, encode, encode_peer,
     frame_bytes_max,
 };
-use iris_shards::peer::{FromReplica, Message, Peer, ToCore, ToEdge};
+use iris_shards::peer::{Claim, Claims, FromReplica, Message, Peer, Standing, ToCore, ToCores, ToEdge};
 use made::{OWN, frame, slot, to_core, to_cores, to_edge};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -293,4 +293,16 @@ fn errors_name_what_is_wrong() {
 fn a_message_of_two_slots_does_not_reach_the_link() {
     let message = ToCore::Replica(FromReplica::Want { slot: Slot(2) });
     encoded(&LinkFrame::Peer(Parcel::Core { slot: Slot(1), message }));
+}
+
+#[test]
+fn as_many_claims_as_a_core_tells_at_once_fit_into_a_frame() {
+    let replicas: Vec<NodeId> = (1..=8).map(NodeId).collect();
+    let claim = |shard| Claim { shard, replicas: replicas.clone(), standing: Standing::Settled };
+    let claims = (0..16_384).map(claim).collect();
+    let claims = Claims { executor: ExecutorId(0), executors: 1, round: 1, asks: true, claims };
+    let parcel = Parcel::Cores { message: ToCores::Claims(Box::new(claims)) };
+    let mut out = Vec::new();
+    encode(&LinkFrame::Peer(parcel.clone()), &mut out);
+    assert_eq!(decode_all(&out, frame_bytes_max(0)), [parcel]);
 }

@@ -4,7 +4,7 @@ use crate::{MAX, encoded, known_kinds};
 use iris_shards::frame::{Decoded, HEADER_BYTES};
 use iris_shards::id::{Grant, Key, Login, MessageId, NodeId, ReturnAddress, Slot};
 use iris_shards::link::handshake::{ACCEPTOR_LABEL, DIALER_LABEL, transcript};
-use iris_shards::link::{Accept, Hello, LinkFrame, LinkName, Parcel, VERSION, decode};
+use iris_shards::link::{Accept, Hello, LinkFrame, LinkName, Parcel, Party, VERSION, decode};
 use iris_shards::peer::{Claim, Claims, FromReplica, Message, PresenceState, ToCore, ToCores, ToEdge};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -100,24 +100,27 @@ fn joined(objects: impl IntoIterator<Item = Value>) -> Value {
     Value::Object(fields.collect())
 }
 
-fn hello(hello: &Hello) -> Value {
-    let roles = u8::from(hello.is_edge) | u8::from(hello.is_core) << 1;
+fn party(party: &Party) -> Value {
+    let roles = u8::from(party.is_edge) | u8::from(party.is_core) << 1;
     json!({
-        "version_min": hello.version_min, "version_max": hello.version_max, "cluster": hello.cluster,
-        "cluster_hash": number(hello.cluster_hash), "node": hello.node.0, "name": hello.name,
-        "region": hello.region, "address": hello.address, "roles": roles, "executors": hello.executors,
-        "boot": number(hello.boot), "attempt": number(hello.attempt), "last": hello.last.map(link),
-        "nonce": to_hex(&hello.nonce),
+        "node": party.node.0, "name": party.name, "region": party.region, "address": party.address, "roles": roles,
+        "executors": party.executors, "boot": number(party.boot),
     })
 }
 
+fn hello(hello: &Hello) -> Value {
+    let more = json!({
+        "version_min": hello.version_min, "version_max": hello.version_max, "cluster": hello.cluster,
+        "cluster_hash": number(hello.cluster_hash), "attempt": number(hello.attempt), "last": hello.last.map(link),
+        "nonce": to_hex(&hello.nonce),
+    });
+    joined([party(&hello.party), more])
+}
+
 fn accept(accept: &Accept) -> Value {
-    let roles = u8::from(accept.is_edge) | u8::from(accept.is_core) << 1;
-    json!({
-        "version": accept.version, "node": accept.node.0, "name": accept.name, "region": accept.region,
-        "address": accept.address, "roles": roles, "executors": accept.executors,
-        "boot": number(accept.boot), "nonce": to_hex(&accept.nonce), "proof": to_hex(&accept.proof),
-    })
+    let (nonce, proof) = (to_hex(&accept.nonce), to_hex(&accept.proof));
+    let more = json!({ "version": accept.version, "nonce": nonce, "proof": proof });
+    joined([party(&accept.party), more])
 }
 
 /// Type and fields as the file writes them. Matches everything, so that no frame is forgotten.

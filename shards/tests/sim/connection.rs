@@ -74,6 +74,8 @@ pub struct Connection {
     pub heard: Vec<bool>,
     /// When the server has read them, in order.
     pub read_us: Vec<u64>,
+    /// Messages that the server has read, and neither sent on nor refused.
+    pub held: BTreeSet<MessageIx>,
     /// Everything before this has an answer.
     pub answered_below: usize,
     /// Sequence n + 1 is the message at n.
@@ -103,6 +105,7 @@ impl Connection {
             sent: Vec::new(),
             heard: Vec::new(),
             read_us: Vec::new(),
+            held: BTreeSet::new(),
             answered_below: 0,
             delivered: Vec::new(),
             unacknowledged: BTreeSet::new(),

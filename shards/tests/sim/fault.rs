@@ -107,7 +107,6 @@ impl World {
                 self.raise_link(a, b);
             }
         }
-        self.wanted.clear();
         for client in &mut self.clients {
             client.is_paused = false;
             client.is_deaf = false;

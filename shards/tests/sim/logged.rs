@@ -130,7 +130,7 @@ impl Logged {
         match &request {
             StorageRequest::Append(record) => self.untold.push_back(record.clone()),
             StorageRequest::Trim { place } => trimmed = self.files.live.remove(place),
-            StorageRequest::Read { .. } | StorageRequest::Heard { .. } => {}
+            StorageRequest::Read { .. } | StorageRequest::Heard { .. } | StorageRequest::Load { .. } => {}
         }
         self.handle(now_us, LogEvent::Request(request), rng);
         trimmed.map(crate::model::stub)

@@ -16,6 +16,7 @@ mod model;
 mod moving;
 mod mutants;
 mod named;
+mod named_moving;
 mod perform;
 mod plan;
 mod process;

@@ -109,6 +109,7 @@ impl Model {
                 self.unheard -= count;
                 None
             }
+            StorageRequest::Load { .. } => unreachable!("of a disk of its own a core knows everything"),
         }
     }
 

@@ -13,7 +13,7 @@ pub type Keepers = Vec<Vec<usize>>;
 impl Plan {
     /// Two to four cores, one to three shards, one to four views.
     pub fn moving(seed: u64) -> Plan {
-        let mut rng = Rng::new(seed ^ 0x6d_6f76_696e_67);
+        let mut rng = Rng::new(seed ^ 0x6d6f_7669_6e67);
         let cores = rng.range(2, 4) as usize;
         let copies = rng.range(1, 3.min(cores as u64)) as usize;
         let edges_only = rng.range(0, 2) as usize;

@@ -344,3 +344,55 @@ fn a_core_whose_sync_was_cut_sends_nothing_where_order_holds_always() {
     assert_eq!(script.taken(), 3);
     script.finish();
 }
+
+#[test]
+fn a_core_that_knows_a_higher_login_than_another_does_not_end_the_newest_session() {
+    let mut plan = cluster(2, 3);
+    (plan.nodes[2].skew_us, plan.nodes[3].skew_us, plan.nodes[4].skew_us) = (900_000, 300_000, -900_000);
+    let mut script = Script::new(plan);
+    // Core 1 alone knows the highest login, core 0 a lower one.
+    script.then(&[Op::Sever(0, 2)]).login(A, 2).now(&[CUT_A]);
+    script.world.clients[A].is_out = true;
+    script.settle().then(&[Op::Mend(0, 2), Op::Sever(1, 3)]).login(A, 3).now(&[CUT_A]);
+    script.world.clients[A].is_out = true;
+    script.settle().then(&[Op::Mend(1, 3)]).now(&[Op::Stall { node: 4, executor: 0, from: 1 }]).login(A, 4);
+    script.then(&[Op::Unstall { node: 4, executor: 0, from: 1 }]).wait(5);
+    assert!(!script.world.connections[2].is_ended, "the newest session was ended");
+    script.login(B, 3).send(A, B, 1).wait(5);
+    assert_eq!(script.taken(), 1);
+    script.finish();
+}
+
+#[test]
+fn what_fails_one_after_the_other_is_logged_in_order_when_there_is_room() {
+    let mut plan = one_node();
+    plan.core.unlogged_bytes_max = 0;
+    let mut script = Script::new(plan);
+    script.login(A, 0).login(B, 0).now(&[Op::Pause(B), Op::DiskFull(0)]).send(A, B, 1).send(A, B, 2).wait(5);
+    script.then(&[Op::DiskRoom(0)]).wait(100);
+    let sent: Vec<_> = script.world.ledger.notes.iter().map(|note| note.id).collect();
+    assert_eq!(script.world.processes[0].kept(), sent);
+    script.then(&[Op::Resume(B)]).finish();
+}
+
+#[test]
+fn a_copy_that_is_dropped_with_what_its_sender_sent_there_too_is_not_waited_for() {
+    let mut plan = cluster(2, 2);
+    plan.core.copies_min = 2;
+    let mut script = Script::new(plan);
+    script
+        .wait(10)
+        .then(&[Op::Sever(2, 0), Op::Sever(3, 0)])
+        .login(A, 2)
+        .login(B, 3)
+        .now(&[Op::Pause(B)])
+        .send(A, B, 1);
+    // Core 1 has it in memory. It comes again from core 0, to which A's next session sends it.
+    script
+        .then(&[Op::DiskFull(1), Op::Mend(2, 0), Op::Cut { client: A, keep_up: 0, keep_down: 0 }])
+        .login(A, 2)
+        .wait(10);
+    script.then(&[Op::Cut { client: B, keep_up: 0, keep_down: 0 }]).wait(10).then(&[Op::DiskRoom(1)]).wait(50);
+    assert_eq!(script.told(0), Told::Stored);
+    script.login(B, 3).finish();
+}

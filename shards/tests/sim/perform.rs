@@ -7,7 +7,7 @@ use iris_shards::peer::{Message, Peer, ToCore, ToCores, ToEdge};
 use iris_shards::storage::{Record, StorageRequest};
 
 use crate::check::{acknowledged, bounds, confirmed, ensure, login, once, slow};
-use crate::connection::{Down, Up};
+use crate::connection::{Connection, Down, Up};
 use crate::ledger::{ConnectionIx, MessageIx};
 use crate::plan::{FrameKind, MessageKind};
 use crate::process::{Arrival, Parcel};
@@ -50,6 +50,7 @@ impl World {
                 let verdict = confirmed::refuse(&mut self.connections[ix], sequence);
                 let refused = self.connections[ix].sent.get(sequence.0 as usize - 1).map(|sent| sent.0);
                 if let Some(message) = refused {
+                    self.connections[ix].held.remove(&message);
                     let is_left = self.is_on_another_connection(ix, message);
                     let note = &mut self.ledger.notes[message];
                     note.is_doubtful |= note.under_way > 0 || is_left;
@@ -86,12 +87,25 @@ impl World {
         }
     }
 
-    /// Whether a connection of before still brings this message to its server: it was refused on this one only.
+    /// Whether a connection of before still brings this message to its server, or that has it and has not sent it on yet:
+    /// it was refused on this one only.
     fn is_on_another_connection(&self, this: ConnectionIx, message: MessageIx) -> bool {
         let client = self.connections[this].client;
-        let others = self.connections.iter().enumerate().filter(|(ix, other)| *ix != this && other.client == client);
-        let mut sends = others.flat_map(|(_, other)| other.up.iter().map(move |up| (other, up)));
-        sends.any(|(other, up)| matches!(up, Up::Send(sequence) if other.sent[sequence.0 as usize - 1].0 == message))
+        let mut others =
+            self.connections.iter().enumerate().filter(|(ix, other)| *ix != this && other.client == client);
+        let brings = |other: &Connection| {
+            let is_it = |up: &Up| matches!(up, Up::Send(sequence) if other.sent[sequence.0 as usize - 1].0 == message);
+            other.up.iter().any(is_it)
+        };
+        others.any(|(_, other)| brings(other) || other.held.contains(&message))
+    }
+
+    /// A message leaves its sender's edge.
+    fn note_sent_on(&mut self, login: Login, id: MessageId) {
+        self.ledger.on_sent_on(id);
+        if let (Some(&connection), Some(message)) = (self.ledger.logins.get(&login), self.ledger.find(id)) {
+            self.connections[connection].held.remove(&message);
+        }
     }
 
     fn connection_at(&self, (node, executor): At, session: SessionId) -> Option<ConnectionIx> {
@@ -146,15 +160,21 @@ impl World {
         let Some(Record::Entry(entry)) = trimmed else { return };
         let Some(message) = self.ledger.find(entry.key.id) else { return };
         let is_taken = self.ledger.notes[message].taken > 0;
-        let elsewhere =
-            !is_taken && (this.engine.ids().contains(&entry.key.id) || self.is_handed_over(node, entry.key.id));
+        let elsewhere = !is_taken
+            && (this.engine.ids().contains(&entry.key.id) || self.is_handed_over((node, executor), entry.key.id));
         self.judge(acknowledged::trimmed(&self.ledger, &self.plan, message, (elsewhere, self.now_us)));
     }
 
-    /// Whether as many other nodes as are needed have it on their disks.
-    fn is_handed_over(&self, node: usize, id: MessageId) -> bool {
-        let others = self.processes.iter().filter(|process| process.ix != node && process.kept().contains(&id));
-        self.plan.views.len() > 1 && others.count() >= usize::from(self.plan.core.copies_min)
+    /// Whether as many other nodes as are needed have it on their disks. One that had it counts as long as word from there
+    /// is on its way to this executor: that its disk was wiped, or that it has given it to others, cannot be known yet.
+    fn is_handed_over(&self, (node, executor): At, id: MessageId) -> bool {
+        let arrivals = &self.processes[node].executors[executor].arrivals;
+        let flushed = self.ledger.find(id).map_or(0, |message| self.ledger.notes[message].flushed);
+        let had = |other: usize| flushed & (1 << other) != 0 && !arrivals[other].is_empty();
+        let others = self.processes.iter().filter(|process| process.ix != node);
+        let have: Vec<bool> = others.clone().map(|process| process.kept().contains(&id)).collect();
+        let count = others.zip(&have).filter(|(process, has)| **has || had(process.ix)).count();
+        self.plan.views.len() > 1 && have.contains(&true) && count >= usize::from(self.plan.core.copies_min)
     }
 
     /// A message leaves an executor.
@@ -211,12 +231,7 @@ impl World {
     /// Claims of machines, as they leave.
     fn observe(&mut self, (node, executor): At, peer: &Peer) {
         match peer {
-            Peer::Core { message: ToCore::Register { login, .. }, .. } => {
-                let sessions = &self.processes[node].executors[executor].sessions;
-                if let Some(Some(connection)) = sessions.get(login.at.session.0 as usize) {
-                    self.ledger.logins.insert(*login, *connection);
-                }
-            }
+            Peer::Core { message: ToCore::Register { login, .. }, .. } => self.note_login((node, executor), *login),
             Peer::Edge { message: ToEdge::Stored { to, last, copies, .. }, .. } => {
                 for message in self.run_of(to.login, to.sequence, *last) {
                     self.ledger.counts.stored += 1;
@@ -242,10 +257,10 @@ impl World {
                     self.ledger.on_refused(message);
                 }
             }
-            Peer::Edge { message: ToEdge::Direct { messages, .. }, .. } => {
+            Peer::Edge { message: ToEdge::Direct { messages, origin, .. }, .. } => {
                 self.ledger.counts.direct += messages.len() as u64;
                 for message in messages {
-                    self.ledger.on_sent_on(message.key.id);
+                    self.note_sent_on(origin.login, message.key.id);
                 }
             }
             Peer::Edge { message: ToEdge::Deliver { message, .. }, .. } => {
@@ -253,7 +268,11 @@ impl World {
                     self.ledger.on_under_way(message, self.plan.copies);
                 }
             }
-            Peer::Core { message: ToCore::Append { message, .. }, .. } => self.ledger.on_sent_on(message.key.id),
+            Peer::Core { message: ToCore::Append { message, origin, .. }, .. } => {
+                // A session whose cores cannot be reached yet has not registered.
+                self.note_login((node, executor), origin.login);
+                self.note_sent_on(origin.login, message.key.id);
+            }
             Peer::Edge { message: ToEdge::Bounce { to }, .. } => {
                 self.ledger.counts.bounced += 1;
                 // A core that does not keep the shard any more bounces what it still hands over.
@@ -265,6 +284,13 @@ impl World {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn note_login(&mut self, (node, executor): At, login: Login) {
+        let sessions = &self.processes[node].executors[executor].sessions;
+        if let Some(Some(connection)) = sessions.get(login.at.session.0 as usize) {
+            self.ledger.logins.insert(login, *connection);
         }
     }
 
@@ -339,6 +365,7 @@ impl World {
         let connection = &mut self.connections[ix];
         let (node, executor) = (connection.node, connection.executor);
         let session = connection.session.take();
+        connection.held.clear();
         self.processes[node].executors[executor].connections.retain(|&other| other != ix);
         if let Some(session) = session {
             self.tell_edge(node, executor, EdgeEvent::Gone(session));

@@ -8,7 +8,7 @@ use iris_shards::edge_node::{EdgeConfig, EdgeNode};
 use iris_shards::event::{Action, CoreEvent, EdgeEvent};
 use iris_shards::id::{ExecutorId, MessageId, NodeId, SessionId};
 use iris_shards::peer::{ToCore, ToCores, ToEdge};
-use iris_shards::storage::Record;
+use iris_shards::storage::{Reach, Record};
 use iris_shards::time::Now;
 
 use crate::engine::{Engine, Medium};
@@ -386,7 +386,7 @@ impl World {
         }
         for other in 0..self.processes.len() {
             let is_wanted = self.wanted.contains(&(node, other)) || self.wanted.contains(&(other, node));
-            if is_wanted || !self.plan.is_on_demand {
+            if is_wanted || !self.plan.is_on_demand || self.is_healed {
                 self.raise_link(node, other);
             }
         }
@@ -408,6 +408,7 @@ impl World {
             executors: executors as u16,
             limits: self.plan.core.clone(),
             placement,
+            reach: Reach::Own,
             seed: node as u64,
         };
         let mut engine = Engine::new(medium, self.plan.pace.flush_us);
@@ -442,6 +443,7 @@ impl World {
                 let keep = self.rng.index(self.connections[connection].down.len() + 1);
                 self.connections[connection].cut(0, keep);
                 self.connections[connection].is_served = false;
+                self.connections[connection].held.clear();
             }
             let medium = executor.engine.crash(&mut self.rng);
             self.processes[node].media.push(medium);

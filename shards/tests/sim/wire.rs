@@ -35,6 +35,7 @@ impl World {
             Up::Send(sequence) => {
                 self.connections[ix].read_us.push(self.now_us);
                 let (message, _) = self.connections[ix].sent[sequence.0 as usize - 1];
+                self.connections[ix].held.insert(message);
                 let note = &self.ledger.notes[message];
                 recipient = self.clients[note.to].user.clone();
                 body = self.ledger.body(message);

@@ -248,7 +248,7 @@ impl World {
         }
         let others = (away + 1) % self.clients.len();
         self.submit(others, away, 2, 8);
-        self.run_until(self.now_us + 20_000_000 + 2 * self.plan.core.lease_ms * 1_000);
+        self.run_until(self.now_us + 4_000_000);
         let slot = iris_shards::slot::slot_of(self.clients[away].user.as_bytes());
         let keepers = self.placements.last().map_or(&[][..], |placement| placement.replicas(slot)).to_vec();
         let kept = self.processes.iter().map(|process| (NodeId(process.ix as u32), process.kept())).collect::<Vec<_>>();

@@ -1,8 +1,10 @@
 //! The cores of a cluster: those of a configuration, or those that the command line names.
 
+use crate::admin;
 use crate::config::{Config, Discovery, Role, parse_shards};
 use crate::shard_map::Member;
 use std::fs;
+use std::path::Path;
 
 /// The cores that a configuration lists; a node that is alone is its own cluster.
 pub fn configured(config: &Config) -> Result<Vec<Member>, String> {
@@ -16,11 +18,29 @@ pub fn configured(config: &Config) -> Result<Vec<Member>, String> {
         Discovery::Static { nodes } => {
             Ok(nodes.iter().filter(|node| node.role != Role::Edge).map(Member::from).collect())
         }
-        other => Err(format!(
-            "nodes of this configuration find each other by {}: name the cores with --nodes NAME,NAME,… or --nodes @FILE",
-            other.word()
-        )),
+        other => living(&config.admin, config.cluster.num_shards).map_err(|error| {
+            format!(
+                "nodes of this configuration find each other by {}, and the one here cannot be asked ({error}): name \
+                 another one's socket with --admin, or the cores with --nodes NAME,NAME,… or --nodes @FILE",
+                other.word()
+            )
+        }),
     }
+}
+
+/// The cores that a running node knows.
+pub fn living(socket: &Path, num_shards: u32) -> Result<Vec<Member>, String> {
+    let status = admin::ask(socket).map_err(|error| error.to_string())?;
+    let cores = status.discovery.nodes.into_iter().filter(|node| node.role != Role::Edge.word());
+    let members: Vec<Member> = cores
+        .map(|node| Member {
+            shards: parse_shards(&node.shards, num_shards),
+            name: node.name,
+            region: node.region,
+            zone: node.zone,
+        })
+        .collect();
+    if members.is_empty() { Err("it knows no core".into()) } else { Ok(members) }
 }
 
 /// `NAME,NAME,…` or `@FILE`.

@@ -1,10 +1,10 @@
 //! A map of shards as people read it.
 
 use crate::cli::printable;
+use crate::cli::table::{Align, table};
 use crate::plan::seed::grouped;
 use crate::shard_map::moves::Moves;
 use crate::shard_map::{Balance, Lacking, NodeShare, ShardMap, ShardPlace, Summary, UserPlace};
-use std::iter;
 use std::time::Duration;
 
 /// More rows than these are for --json.
@@ -33,14 +33,22 @@ fn head(summary: &Summary) -> String {
     format!("{shards} on {cores}, {copies}, spread by {spread}")
 }
 
-fn counted(count: u64, what: &str) -> String {
+pub fn counted(count: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
 fn nodes(summary: &Summary) -> Vec<String> {
-    const HEAD: [&str; 8] = ["node", "region", "zone", "claims", "shards", "preferred", "users", "node id"];
-    let rows = iter::once(HEAD.map(str::to_owned)).chain(summary.nodes.iter().take(ROWS_MAX).map(node));
-    let mut lines = table(&rows.collect::<Vec<_>>(), 4);
+    const COLUMNS: [(&str, Align); 8] = [
+        ("node", Align::Left),
+        ("region", Align::Left),
+        ("zone", Align::Left),
+        ("claims", Align::Left),
+        ("shards", Align::Right),
+        ("preferred", Align::Right),
+        ("users", Align::Right),
+        ("node id", Align::Left),
+    ];
+    let mut lines = table(COLUMNS, summary.nodes.iter().take(ROWS_MAX).map(node));
     lines.extend(more(summary.nodes.len(), "nodes"));
     lines.push(format!("the largest node keeps {:.3} times the mean", summary.node_largest_over_mean));
     lines
@@ -106,9 +114,13 @@ fn owners(map: &ShardMap) -> Vec<String> {
         let shards = if *first == run.shard { first.to_string() } else { format!("{first}-{}", run.shard) };
         [shards, grouped(u64::from(run.slots)), percent(run.users), joined(&run.nodes)]
     };
-    let head = ["shards", "slots", "users", "nodes, the preferred one first"].map(str::to_owned);
-    let rows: Vec<[String; 4]> = iter::once(head).chain(runs.iter().take(ROWS_MAX).map(row)).collect();
-    let mut lines = table(&rows, 0);
+    let columns = [
+        ("shards", Align::Right),
+        ("slots", Align::Right),
+        ("users", Align::Right),
+        ("nodes, the preferred one first", Align::Left),
+    ];
+    let mut lines = table(columns, runs.iter().take(ROWS_MAX).map(row));
     lines.extend(more(runs.len(), "rows"));
     lines
 }
@@ -144,12 +156,16 @@ pub fn moves(moves: &Moves, before: &Summary, after: &Summary) -> Vec<String> {
     if !moves.pairs.is_empty() {
         let name = |node: &Option<String>| node.as_deref().map_or_else(|| "-".to_owned(), printable);
         let pairs = moves.pairs.iter().take(ROWS_MAX);
-        let rows = pairs.map(|pair| [name(&pair.from), name(&pair.to), grouped(pair.slots), percent(pair.users)]);
-        let head = ["  instead of", "it is kept by", "slots", "users"].map(str::to_owned);
-        let rows: Vec<[String; 4]> =
-            iter::once(head).chain(rows.map(|[a, b, c, d]| [format!("  {a}"), b, c, d])).collect();
+        let rows = pairs
+            .map(|pair| [format!("  {}", name(&pair.from)), name(&pair.to), grouped(pair.slots), percent(pair.users)]);
+        let columns = [
+            ("  instead of", Align::Left),
+            ("it is kept by", Align::Left),
+            ("slots", Align::Right),
+            ("users", Align::Left),
+        ];
         lines.push(String::new());
-        lines.extend(table(&rows, 2));
+        lines.extend(table(columns, rows));
         lines.extend(more(moves.pairs.len(), "pairs of nodes"));
     }
     lines
@@ -181,17 +197,4 @@ fn shortened(shards: &str) -> String {
 
 fn more(count: usize, what: &str) -> Option<String> {
     (count > ROWS_MAX).then(|| format!("… {} {what} more; --json has all", grouped((count - ROWS_MAX) as u64)))
-}
-
-/// Rows in columns: the first so many begin at the left, numbers end at the right, the last one is as it comes.
-fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]], texts: usize) -> Vec<String> {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
-    let cell = |(column, text): (usize, &String)| match widths[column] {
-        _ if column + 1 == COLUMNS => text.clone(),
-        width if column < texts => format!("{text:<width$}"),
-        width => format!("{text:>width$}"),
-    };
-    let line = |row: &[String; COLUMNS]| row.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ");
-    rows.iter().map(|row| line(row).trim_end().to_owned()).collect()
 }

@@ -9,6 +9,7 @@ mod cells;
 mod counts;
 mod disk;
 mod handover;
+mod loading;
 mod room;
 mod run;
 mod step;
@@ -23,7 +24,7 @@ use crate::frame::Code;
 use crate::id::{ExecutorId, Grant, Key, MessageId, NodeId, ReturnAddress, Slot};
 use crate::inbox::{Content, Entry, EntryKey, Inbox};
 use crate::limits::CoreLimits;
-use crate::mailbox::{Mailbox, MailboxId, Mailboxes, Sums};
+use crate::mailbox::{Mailbox, MailboxId, Mailboxes, Stored, Sums};
 use crate::mutant::{self, Mutant};
 use crate::names::Senders;
 use crate::peer::FromReplica;
@@ -77,6 +78,15 @@ impl Turn<'_> {
     }
 }
 
+/// Who has seen that a message was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// This core.
+    This,
+    /// Another core of the shard.
+    Another,
+}
+
 /// An append that the storage engine has not answered.
 #[derive(Debug, Clone, Copy)]
 enum Pending {
@@ -119,6 +129,8 @@ pub struct Shard {
     rounds: u32,
     /// Marks that are appended and not answered, in order.
     marks: VecDeque<Mark>,
+    /// Bytes of bodies that wait for the store to be read.
+    waiting_bytes: u64,
     /// Appends that were under way when one failed, and fail too: as long as there are any, so would others.
     doubtful: usize,
     is_recovered: bool,
@@ -137,6 +149,7 @@ pub struct Shard {
     unlogged_bytes: u64,
     unflushed_bytes: u64,
     is_full: bool,
+    is_away: bool,
     counts: CoreCounts,
     sums: Sums,
     online: usize,
@@ -168,6 +181,8 @@ impl Shard {
             unlogged_bytes: 0,
             unflushed_bytes: 0,
             is_full: false,
+            is_away: false,
+            waiting_bytes: 0,
             counts: CoreCounts::default(),
             sums: Sums::default(),
             online: 0,
@@ -235,6 +250,20 @@ impl Shard {
             let refusal = Refusal { code: Code::Unavailable, wait_ms: self.config.limits.retry_ms };
             return turn.to_edge(origin.login.at, ToEdge::Refused { to: origin, refusal });
         }
+        if !self.can_judge((id, mailbox), &message.key) {
+            return self.wait(turn, mailbox, message, origin);
+        }
+        self.take_in(turn, (id, mailbox), message, origin);
+    }
+
+    /// Takes a message into an inbox that is known.
+    fn take_in(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (id, mailbox): (MailboxId, &mut Mailbox),
+        message: Message,
+        origin: ReturnAddress,
+    ) {
         let sender = self.senders.acquire(&message.key.sender);
         let epoch = self.senders.on_login(sender, origin.login);
         let key = (message.key.id, sender);
@@ -302,8 +331,12 @@ impl Shard {
             self.counts.inbox_full += 1;
             Code::InboxFull
         } else if !self.has_room() && (mailbox.presence.drains().is_none() || !self.can_send(mailbox.slot)) {
-            self.counts.disk_full += 1;
-            Code::DiskFull
+            let (count, code) = match self.is_away {
+                true => (&mut self.counts.unavailable, Code::Unavailable),
+                false => (&mut self.counts.disk_full, Code::DiskFull),
+            };
+            *count += 1;
+            code
         } else if self.unlogged_bytes + self.unflushed_bytes + bytes > limits.unflushed_bytes_max {
             self.counts.busy += 1;
             Code::Busy
@@ -322,7 +355,7 @@ impl Shard {
         for key in keys {
             let Some(sender) = self.senders.find(&key.sender) else { continue };
             let key = (key.id, sender);
-            let Some((entry, others)) = self.take(turn, (id, mailbox), key) else { continue };
+            let Some((entry, others)) = self.take(turn, (id, mailbox), key, By::This) else { continue };
             self.counts.taken += 1;
             tell_others(turn, others);
             if let Some(origin) = self.origin(&entry)
@@ -350,6 +383,7 @@ impl Shard {
         turn: &mut Turn<'_>,
         (id, mailbox): (MailboxId, &mut Mailbox),
         key: EntryKey,
+        by: By,
     ) -> Option<(Entry, Vec<ReturnAddress>)> {
         let held = mailbox.held.as_mut()?;
         let entry = held.remove(&mut self.sums, key)?;
@@ -362,7 +396,8 @@ impl Shard {
             }
             Content::Logging(cell) => self.cells.clear(cell),
             Content::Flushed(place) => {
-                if remembers {
+                // Of a store that is shared, the core that has seen it taken writes that.
+                if remembers && (by == By::This || !self.is_shared()) {
                     self.append_tombstone(turn, (id, mailbox), key, Some(place));
                 }
                 turn.out.push(Action::Storage(StorageRequest::Trim { place }));
@@ -383,7 +418,7 @@ impl Shard {
     /// Sends what the page allows to the recipient's session, the lowest entry that is not out first (rule 12).
     fn pump(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox) {
         let Some((login, drain)) = mailbox.presence.drains() else { return };
-        if !self.can_send(mailbox.slot) {
+        if !self.can_send(mailbox.slot) || !matches!(mailbox.stored, Stored::Known { .. }) {
             return;
         }
         let limits = &self.config.limits;
@@ -457,7 +492,8 @@ impl Shard {
             let ours =
                 |entry: &Entry| entry.pair == to.pair && self.senders.login_of(sender, entry.epoch) == Some(to.login);
             let other = mailbox.held.as_ref().is_some_and(|held| held.inbox.has_other(sender, id, GRANT_LOOKS, ours));
-            if other || !in_step {
+            let is_known = matches!(mailbox.stored, Stored::Known { .. });
+            if other || !in_step || !is_known {
                 return None;
             }
         }
@@ -481,8 +517,12 @@ impl Shard {
     /// How many replicas would have a message on disk before `stored` is told.
     fn reachable_copies(&self, slot: Slot) -> u8 {
         match self.tenure(slot) {
-            _ if self.is_lone => 1,
-            Some(tenure) => tenure.counted(slot, self.config.limits.copies_min).map_or(0, |bits| 1 + ones(bits)),
+            _ if self.is_lone => self.copies_of_store(),
+            Some(tenure) => match tenure.counted(slot, self.config.limits.copies_min) {
+                Some(bits) if !self.is_shared() => 1 + ones(bits),
+                Some(_) => self.copies_of_store(),
+                None => 0,
+            },
             None => 0,
         }
     }
@@ -494,11 +534,15 @@ impl Shard {
             return Some(1 + ones(copies));
         }
         let told = match self.tenure(slot) {
-            _ if self.is_lone => 1,
+            _ if self.is_lone => self.copies_of_store(),
             Some(tenure) => {
-                let counted = tenure.counted(slot, copies_min).filter(|counted| counted & !copies == 0)?;
+                let have_heard = |counted: &u8| counted & !copies == 0;
+                let counted = tenure.counted(slot, copies_min).filter(have_heard)?;
                 // Who is not settled does not know what the others have.
-                1 + if tenure.is_settled() { ones(copies | counted) } else { 0 }
+                match self.is_shared() {
+                    true => self.copies_of_store(),
+                    false => 1 + if tenure.is_settled() { ones(copies | counted) } else { 0 },
+                }
             }
             None => return None,
         };

@@ -71,11 +71,13 @@ pub struct Loading {
     pub waiting: VecDeque<(Message, ReturnAddress)>,
     /// An answer is under way.
     pub is_asked: bool,
+    /// Everything stored is here: it is asked only whether something was taken.
+    pub is_known: bool,
     /// Whether so many of them were taken was asked too.
     pub asked: usize,
     /// When, in ms since the Unix epoch.
     pub from_ms: u64,
-    /// More may have been stored since: the answer does not count.
+    /// More may have been stored since.
     pub is_stale: bool,
 }
 
@@ -127,6 +129,16 @@ impl Mailbox {
     /// The messages; made if need be.
     pub fn held(&mut self) -> &mut Held {
         self.held.get_or_insert_default()
+    }
+
+    /// Whether everything that is stored is here.
+    #[inline]
+    pub fn is_known(&self) -> bool {
+        match &self.stored {
+            Stored::Known { .. } => true,
+            Stored::Loading(loading) => loading.is_known,
+            Stored::Unknown => false,
+        }
     }
 
     /// Gives the memory for messages back if there are none.

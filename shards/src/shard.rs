@@ -24,7 +24,7 @@ use crate::frame::Code;
 use crate::id::{ExecutorId, Grant, Key, MessageId, NodeId, ReturnAddress, Slot};
 use crate::inbox::{Content, Entry, EntryKey, Inbox};
 use crate::limits::CoreLimits;
-use crate::mailbox::{Mailbox, MailboxId, Mailboxes, Stored, Sums};
+use crate::mailbox::{Mailbox, MailboxId, Mailboxes, Sums};
 use crate::mutant::{self, Mutant};
 use crate::names::Senders;
 use crate::peer::FromReplica;
@@ -418,7 +418,7 @@ impl Shard {
     /// Sends what the page allows to the recipient's session, the lowest entry that is not out first (rule 12).
     fn pump(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox) {
         let Some((login, drain)) = mailbox.presence.drains() else { return };
-        if !self.can_send(mailbox.slot) || !matches!(mailbox.stored, Stored::Known { .. }) {
+        if !self.can_send(mailbox.slot) || !mailbox.is_known() {
             return;
         }
         let limits = &self.config.limits;
@@ -492,8 +492,7 @@ impl Shard {
             let ours =
                 |entry: &Entry| entry.pair == to.pair && self.senders.login_of(sender, entry.epoch) == Some(to.login);
             let other = mailbox.held.as_ref().is_some_and(|held| held.inbox.has_other(sender, id, GRANT_LOOKS, ours));
-            let is_known = matches!(mailbox.stored, Stored::Known { .. });
-            if other || !in_step || !is_known {
+            if other || !in_step || !mailbox.is_known() {
                 return None;
             }
         }
@@ -517,36 +516,31 @@ impl Shard {
     /// How many replicas would have a message on disk before `stored` is told.
     fn reachable_copies(&self, slot: Slot) -> u8 {
         match self.tenure(slot) {
-            _ if self.is_lone => self.copies_of_store(),
-            Some(tenure) => match tenure.counted(slot, self.config.limits.copies_min) {
-                Some(bits) if !self.is_shared() => 1 + ones(bits),
-                Some(_) => self.copies_of_store(),
-                None => 0,
-            },
+            _ if self.is_lone => 1,
+            Some(tenure) => tenure.counted(slot, self.config.limits.copies_min).map_or(0, |bits| 1 + ones(bits)),
             None => 0,
         }
     }
 
-    /// How many copies `stored` may name, if these replicas and this one have it on disk; `None`: not yet (rule 8).
+    /// How many copies `stored` may name, if these replicas and this one have it on disk, or know of it where the store is
+    /// shared; `None`: not yet (rules 8 and 21).
     fn copies_told(&self, slot: Slot, copies: u8) -> Option<u8> {
         let copies_min = self.config.limits.copies_min;
         if mutant::is(Mutant::StoredBelowCopiesMin) {
             return Some(1 + ones(copies));
         }
         let told = match self.tenure(slot) {
-            _ if self.is_lone => self.copies_of_store(),
+            _ if self.is_lone => 1,
             Some(tenure) => {
-                let have_heard = |counted: &u8| counted & !copies == 0;
-                let counted = tenure.counted(slot, copies_min).filter(have_heard)?;
+                let unheard = |counted: &u8| counted & !copies != 0 && !mutant::is(Mutant::StoredBeforeOthersHeard);
+                let counted = tenure.counted(slot, copies_min).filter(|counted| !unheard(counted))?;
                 // Who is not settled does not know what the others have.
-                match self.is_shared() {
-                    true => self.copies_of_store(),
-                    false => 1 + if tenure.is_settled() { ones(copies | counted) } else { 0 },
-                }
+                1 + if tenure.is_settled() { ones(copies | counted) } else { 0 }
             }
             None => return None,
         };
-        Some(told).filter(|&told| told >= copies_min)
+        let is_enough = told >= copies_min;
+        is_enough.then(|| if self.is_shared() { self.copies_of_store() } else { told })
     }
 
     /// Every shard is looked at again.

@@ -26,9 +26,11 @@ impl Shard {
         for id in mailboxes.numbers() {
             let Some(mailbox) = mailboxes.mailbox(id) else { continue };
             let shard = self.shard_of(mailbox.slot);
-            let Some(held) = mailbox.held.as_mut().filter(|_| changed.contains(&shard)) else { continue };
+            if !changed.contains(&shard) {
+                continue;
+            }
             // The bits were of places among the replicas before.
-            if !mutant::is(Mutant::CopiesCountedByOldPlace) {
+            if let Some(held) = mailbox.held.as_mut().filter(|_| !mutant::is(Mutant::CopiesCountedByOldPlace)) {
                 held.inbox.each_mut(|entry| entry.copies = 0);
             }
             if !self.serves(mailbox.slot) && !mutant::is(Mutant::LeaverKeepsServing) {
@@ -56,7 +58,7 @@ impl Shard {
     fn leave_mailbox(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox)) {
         self.recall(mailbox);
         self.log_all(turn, (id, mailbox));
-        self.give_up_waiting(turn, mailbox, None);
+        self.refuse_waiting(turn, mailbox);
         self.become_stale(turn, mailbox);
         let shard = self.shard_of(mailbox.slot);
         let Some(held) = mailbox.held.as_mut() else { return };

@@ -72,8 +72,7 @@ impl Shard {
             Code::Busy
         } else {
             self.waiting_bytes += bytes;
-            let loading = self.loading(mailbox);
-            loading.waiting.push_back((message, origin));
+            self.loading(mailbox).waiting.push_back((message, origin));
             return self.ask(turn, mailbox);
         };
         let refusal = Refusal { code, wait_ms: limits.retry_ms };
@@ -82,7 +81,8 @@ impl Shard {
 
     fn loading<'a>(&self, mailbox: &'a mut Mailbox) -> &'a mut Loading {
         if !matches!(mailbox.stored, Stored::Loading(_)) {
-            mailbox.stored = Stored::Loading(Box::default());
+            let is_known = mailbox.is_known();
+            mailbox.stored = Stored::Loading(Box::new(Loading { is_known, ..Loading::default() }));
         }
         match &mut mailbox.stored {
             Stored::Loading(loading) => loading,
@@ -110,7 +110,7 @@ impl Shard {
             return;
         }
         match &mut mailbox.stored {
-            Stored::Loading(loading) => loading.is_stale = true,
+            Stored::Loading(loading) => (loading.is_stale, loading.is_known) = (true, false),
             stored => *stored = Stored::Unknown,
         }
         if mailbox.presence.drains().is_some() {
@@ -118,51 +118,52 @@ impl Shard {
         }
     }
 
-    /// The store has told what it has of a user.
+    /// The store has told what it has of a user. That is everything which a message that was waiting by then can be behind,
+    /// also where more was stored since.
     pub fn on_loaded(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox)) {
         let Stored::Loading(loading) = &mut mailbox.stored else { return };
-        loading.is_asked = false;
-        if loading.is_stale {
-            if loading.waiting.is_empty() && mailbox.presence.drains().is_none() {
-                mailbox.stored = Stored::Unknown;
-                return;
-            }
-            return self.ask(turn, mailbox);
-        }
         let from_ms = loading.from_ms;
         let Stored::Loading(mut loading) = std::mem::replace(&mut mailbox.stored, Stored::Known { from_ms }) else {
             return;
         };
-        while let Some((message, origin)) = loading.waiting.pop_front() {
-            let is_sure = loading.asked > 0 || self.can_judge((id, mailbox), &message.key);
-            if !is_sure {
-                loading.waiting.push_front((message, origin));
-                mailbox.stored = Stored::Loading(loading);
-                return self.ask(turn, mailbox);
-            }
-            loading.asked = loading.asked.saturating_sub(1);
+        (loading.is_asked, loading.is_known) = (false, true);
+        for (message, origin) in loading.waiting.drain(..std::mem::take(&mut loading.asked)).collect::<Vec<_>>() {
             self.waiting_bytes -= message.body.len() as u64;
             self.take_in(turn, (id, mailbox), message, origin);
         }
         self.pump(turn, mailbox);
+        if loading.is_stale {
+            loading.is_known = false;
+            mailbox.stored = match loading.waiting.is_empty() && mailbox.presence.drains().is_none() {
+                true => Stored::Unknown,
+                false => Stored::Loading(loading),
+            };
+        } else {
+            while let Some((message, origin)) = loading.waiting.pop_front() {
+                if !self.can_judge((id, mailbox), &message.key) {
+                    loading.waiting.push_front((message, origin));
+                    mailbox.stored = Stored::Loading(loading);
+                    break;
+                }
+                self.waiting_bytes -= message.body.len() as u64;
+                self.take_in(turn, (id, mailbox), message, origin);
+            }
+        }
+        if matches!(mailbox.stored, Stored::Loading(_)) {
+            self.ask(turn, mailbox);
+        }
         mailbox.settle();
     }
 
-    /// Who waits for the store to be asked is told to ask again, or others.
-    pub(super) fn give_up_waiting(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox, code: Option<Code>) {
+    /// Who waits for the store to be asked has to ask again later. Not a bounce: what comes behind it may be taken.
+    pub(super) fn refuse_waiting(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox) {
         let Stored::Loading(loading) = &mut mailbox.stored else { return };
         loading.asked = 0;
+        let refusal = Refusal { code: Code::Unavailable, wait_ms: self.config.limits.retry_ms };
         for (message, to) in std::mem::take(&mut loading.waiting) {
             self.waiting_bytes -= message.body.len() as u64;
-            let answer = match code {
-                Some(code) => {
-                    self.counts.unavailable += 1;
-                    let refusal = Refusal { code, wait_ms: self.config.limits.retry_ms };
-                    ToEdge::Refused { to, refusal }
-                }
-                None => ToEdge::Bounce { to },
-            };
-            turn.to_edge(to.login.at, answer);
+            self.counts.unavailable += 1;
+            turn.to_edge(to.login.at, ToEdge::Refused { to, refusal });
         }
     }
 
@@ -174,7 +175,7 @@ impl Shard {
         }
         for id in mailboxes.numbers() {
             if let Some(mailbox) = mailboxes.mailbox(id) {
-                self.give_up_waiting(turn, mailbox, Some(Code::Unavailable));
+                self.refuse_waiting(turn, mailbox);
             }
         }
     }
@@ -192,6 +193,10 @@ impl Shard {
         let (bit, takes) = (tenure.bit(node), tenure.takes_from(node, slot));
         if let Some((id, mailbox)) = mailboxes.find(&user) {
             let key = self.senders.find(&name.sender).map(|sender| (name.id, sender));
+            if asks && takes && key.is_some_and(|key| self.tombstones.contains(id, key)) {
+                let taken_at = turn.now.wall_ms();
+                return to_core(turn, node, slot, FromReplica::Tombstone { user, key: name, taken_at });
+            }
             let held = mailbox.held.as_mut();
             match key.zip(held).and_then(|(key, held)| held.inbox.entry_mut(key)) {
                 Some(entry) => {

@@ -372,6 +372,7 @@ impl Shard {
                 let mut run = Run::default();
                 self.tell_stored(turn, &mut run, (id, slot), entry);
                 flush_stored(turn, run);
+                self.ask_others(turn, mailbox, key);
             }
         }
     }

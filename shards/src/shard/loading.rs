@@ -10,7 +10,7 @@ use super::{Run, Shard, Turn, flush_stored, to_core};
 use crate::event::Action;
 use crate::frame::Code;
 use crate::id::{Key, NodeId, ReturnAddress};
-use crate::inbox::{Content, EntryKey};
+use crate::inbox::{Content, Entry, EntryKey};
 use crate::mailbox::{Loading, Mailbox, MailboxId, Mailboxes, Stored};
 use crate::mutant::{self, Mutant};
 use crate::peer::{FromReplica, Message, Refusal, ToEdge};
@@ -216,6 +216,16 @@ impl Shard {
         }
     }
 
+    /// An entry that somebody waits for was stored by another core, perhaps one that has died: whether the others know of it
+    /// was not asked by this one.
+    pub(super) fn ask_others(&self, turn: &mut Turn<'_>, mailbox: &Mailbox, key: EntryKey) {
+        let entry = mailbox.held.as_ref().and_then(|held| held.inbox.entry(key));
+        let waits = |entry: &Entry| matches!(entry.content(), Content::Flushed(_)) && !entry.is_told();
+        if self.is_shared() && entry.is_some_and(waits) {
+            self.tell_replicas(turn, mailbox, |user, key| FromReplica::Flushed { user, key, asks: true }, key);
+        }
+    }
+
     /// Other cores have said how they stand to these shards: what they had stored before is read now.
     pub(super) fn read_again(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
         let shards: BTreeSet<u32> = std::mem::take(&mut self.due.stale);
@@ -260,13 +270,13 @@ impl Shard {
             return;
         }
         if let Some(held) = &mut mailbox.held {
-            let rests = |entry: &crate::inbox::Entry| {
+            let rests = |entry: &Entry| {
                 matches!(entry.content(), Content::Flushed(_)) && (entry.is_told() || self.origin(entry).is_none())
             };
             if held.timer_armed || !held.inbox.iter().all(rests) {
                 return;
             }
-            let keys: Vec<EntryKey> = held.inbox.iter().map(crate::inbox::Entry::key).collect();
+            let keys: Vec<EntryKey> = held.inbox.iter().map(Entry::key).collect();
             for key in keys {
                 held.remove(&mut self.sums, key);
                 self.addresses.take(id, key);

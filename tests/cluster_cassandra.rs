@@ -9,7 +9,7 @@ mod wire;
 use engines::cassandra::Cassandra;
 use fleet::drill::Drill;
 use fleet::ground::Ground;
-use fleet::{Cluster, Member, Plan};
+use fleet::{Cluster, Member, Plan, has_link};
 use iris_shards::frame::LEVEL_STORED;
 use process::run;
 use std::sync::{RwLock, RwLockReadGuard};
@@ -98,6 +98,7 @@ fn what_one_core_stored_is_found_by_another() {
     // Those were not acknowledged; and then nobody has anything in memory.
     cluster.kill("core-b");
     cluster.run("core-a");
+    until_served(&cluster, "core-a");
     for user in &users {
         let mut bob = Wire::login(&door(&cluster, "edge-b"), user);
         let letter = bob.letter();
@@ -107,11 +108,19 @@ fn what_one_core_stored_is_found_by_another() {
     }
     cluster.kill("core-a");
     cluster.run("core-b");
+    until_served(&cluster, "core-b");
     let again: Vec<Wire> = users.iter().map(|user| Wire::login(&door(&cluster, "edge-a"), user)).collect();
     std::thread::sleep(Duration::from_secs(3));
     for (mut bob, user) in again.into_iter().zip(&users) {
         let heard = bob.settle();
         assert!(heard.iter().all(|heard| !matches!(heard, Heard::Deliver(_))), "{user} has acknowledged it: {heard:?}");
+    }
+}
+
+/// Both edges have a link to this core.
+fn until_served(cluster: &Cluster, core: &str) {
+    for edge in ["edge-a", "edge-b"] {
+        cluster.until(edge, &format!("has a link to {core}"), |status| has_link(status, core));
     }
 }
 

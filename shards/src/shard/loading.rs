@@ -118,8 +118,20 @@ impl Shard {
             Stored::Loading(loading) => (loading.is_stale, loading.is_known) = (true, false),
             stored => *stored = Stored::Unknown,
         }
-        if mailbox.presence.drains().is_some() {
+        if self.is_needed(mailbox) {
             self.ask(turn, mailbox);
+        }
+    }
+
+    /// Whether somebody is there who gets what is stored.
+    fn is_needed(&self, mailbox: &Mailbox) -> bool {
+        mailbox.presence.drains().is_some() && self.serves(mailbox.slot)
+    }
+
+    /// A load of an inbox of which something was just given up does not tell what is there.
+    pub(super) fn void_load(mailbox: &mut Mailbox) {
+        if let Stored::Loading(loading) = &mut mailbox.stored {
+            loading.is_void = true;
         }
     }
 
@@ -148,7 +160,7 @@ impl Shard {
         }
         if loading.is_stale || loading.is_void {
             loading.is_known = false;
-            mailbox.stored = match loading.waiting.is_empty() && mailbox.presence.drains().is_none() {
+            mailbox.stored = match loading.waiting.is_empty() && !self.is_needed(mailbox) {
                 true => Stored::Unknown,
                 false => Stored::Loading(loading),
             };

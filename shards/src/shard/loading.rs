@@ -269,11 +269,20 @@ impl Shard {
         let Some(sender) = self.senders.find(&name.sender) else { return };
         let key = (name.id, sender);
         let is_it = |entry: &Entry| entry.key() == key && entry.content() == Content::Flushed(place);
-        if mailbox.held.as_ref().and_then(|held| held.inbox.entry(key)).is_some_and(is_it) {
-            self.drop_gone(turn, (id, mailbox), is_it);
-            self.become_stale(turn, mailbox);
-            self.send_ready(turn, mailbox);
-            mailbox.settle();
+        let Some(entry) = mailbox.held.as_ref().and_then(|held| held.inbox.entry(key)) else { return };
+        match entry.content() {
+            _ if is_it(entry) => {
+                self.drop_gone(turn, (id, mailbox), is_it);
+                self.become_stale(turn, mailbox);
+                self.send_ready(turn, mailbox);
+                mailbox.settle();
+            }
+            // A load has found it there meanwhile.
+            Content::Flushed(place) if entry.is_out() => {
+                let (user, key) = (mailbox.user.clone(), name.clone());
+                turn.out.push(Action::Storage(StorageRequest::Read { user, key, place }));
+            }
+            _ => {}
         }
     }
 
@@ -288,6 +297,7 @@ impl Shard {
         let gone: Vec<EntryKey> = held.inbox.iter().filter(|entry| is_gone(entry)).map(Entry::key).collect();
         for key in gone {
             let Some(entry) = held.remove(&mut self.sums, key) else { continue };
+            held.sending.retain(|(waiting, _)| *waiting != key);
             self.counts.gone += 1;
             let others = self.addresses.take(id, key);
             for to in self.origin(&entry).into_iter().chain(others).filter(|_| !entry.is_told()) {

@@ -274,7 +274,6 @@ impl Shard {
             _ if is_it(entry) => {
                 self.drop_gone(turn, (id, mailbox), is_it);
                 self.become_stale(turn, mailbox);
-                self.send_ready(turn, mailbox);
                 mailbox.settle();
             }
             // A load has found it there meanwhile.
@@ -306,6 +305,8 @@ impl Shard {
             self.senders.release(key.1);
             self.on_removed(mailbox.slot);
         }
+        // What came from the store behind these goes on.
+        self.send_ready(turn, mailbox);
     }
 
     /// Memory is for those who are there: what is stored of others is read again when it is needed.

@@ -118,8 +118,20 @@ impl Shard {
             Stored::Loading(loading) => (loading.is_stale, loading.is_known) = (true, false),
             stored => *stored = Stored::Unknown,
         }
-        if mailbox.presence.drains().is_some() {
+        if self.is_needed(mailbox) {
             self.ask(turn, mailbox);
+        }
+    }
+
+    /// Whether somebody is there who gets what is stored.
+    fn is_needed(&self, mailbox: &Mailbox) -> bool {
+        mailbox.presence.drains().is_some() && self.serves(mailbox.slot)
+    }
+
+    /// A load of an inbox of which something was just given up does not tell what is there.
+    pub(super) fn void_load(mailbox: &mut Mailbox) {
+        if let Stored::Loading(loading) = &mut mailbox.stored {
+            loading.is_void = true;
         }
     }
 
@@ -148,7 +160,7 @@ impl Shard {
         }
         if loading.is_stale || loading.is_void {
             loading.is_known = false;
-            mailbox.stored = match loading.waiting.is_empty() && mailbox.presence.drains().is_none() {
+            mailbox.stored = match loading.waiting.is_empty() && !self.is_needed(mailbox) {
                 true => Stored::Unknown,
                 false => Stored::Loading(loading),
             };
@@ -257,11 +269,19 @@ impl Shard {
         let Some(sender) = self.senders.find(&name.sender) else { return };
         let key = (name.id, sender);
         let is_it = |entry: &Entry| entry.key() == key && entry.content() == Content::Flushed(place);
-        if mailbox.held.as_ref().and_then(|held| held.inbox.entry(key)).is_some_and(is_it) {
-            self.drop_gone(turn, (id, mailbox), is_it);
-            self.become_stale(turn, mailbox);
-            self.send_ready(turn, mailbox);
-            mailbox.settle();
+        let Some(entry) = mailbox.held.as_ref().and_then(|held| held.inbox.entry(key)) else { return };
+        match entry.content() {
+            _ if is_it(entry) => {
+                self.drop_gone(turn, (id, mailbox), is_it);
+                self.become_stale(turn, mailbox);
+                mailbox.settle();
+            }
+            // A load has found it there meanwhile.
+            Content::Flushed(place) if entry.is_out() => {
+                let (user, key) = (mailbox.user.clone(), name.clone());
+                turn.out.push(Action::Storage(StorageRequest::Read { user, key, place }));
+            }
+            _ => {}
         }
     }
 
@@ -276,6 +296,7 @@ impl Shard {
         let gone: Vec<EntryKey> = held.inbox.iter().filter(|entry| is_gone(entry)).map(Entry::key).collect();
         for key in gone {
             let Some(entry) = held.remove(&mut self.sums, key) else { continue };
+            held.sending.retain(|(waiting, _)| *waiting != key);
             self.counts.gone += 1;
             let others = self.addresses.take(id, key);
             for to in self.origin(&entry).into_iter().chain(others).filter(|_| !entry.is_told()) {
@@ -284,6 +305,8 @@ impl Shard {
             self.senders.release(key.1);
             self.on_removed(mailbox.slot);
         }
+        // What came from the store behind these goes on.
+        self.send_ready(turn, mailbox);
     }
 
     /// Memory is for those who are there: what is stored of others is read again when it is needed.

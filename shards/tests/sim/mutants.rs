@@ -8,6 +8,7 @@ use iris_shards::mutant::Mutant;
 use crate::moving::MOVING;
 use crate::plan::Plan;
 use crate::run::{keep_panics, run};
+use crate::sharing::SHARING;
 
 /// Seeds that are tried for one mutant.
 const SEEDS_MAX: u64 = 20_000;
@@ -50,6 +51,11 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::AnswersWhatItDoesNotKeep, MOVING + 616),
     (Mutant::HeldMessagesOvertaken, MOVING + 24),
     (Mutant::OldRoundsCount, MOVING + 127),
+    (Mutant::ServesWithoutLoading, SHARING),
+    (Mutant::NoticesIgnored, SHARING),
+    (Mutant::StoredBeforeOthersHeard, SHARING),
+    (Mutant::TakenIsNotAsked, SHARING),
+    (Mutant::RegistersWithoutLoading, SHARING),
 ];
 
 /// The first seed from here on that catches the mutant, with the checker and the step.

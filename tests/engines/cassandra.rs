@@ -91,6 +91,13 @@ impl Cassandra {
         nodes.iter().map(|node| node["pid"].as_i64().expect("a number") as i32).collect()
     }
 
+    /// SIGKILL of the nodes with these numbers.
+    pub fn kill(&self, numbers: &[usize]) {
+        let pids = self.pids();
+        let pids = numbers.iter().map(|&number| pids[number].to_string());
+        assert!(Command::new("kill").arg("-KILL").args(pids).status().expect("kill").success());
+    }
+
     /// Starts what does not run, and waits until it answers.
     pub fn heal(&self) {
         let output = self.up();

@@ -316,6 +316,14 @@ impl Shard {
         self.send_ready(turn, mailbox);
     }
 
+    /// What was stored by a core that has died before it could say so is found in the end.
+    pub(super) fn read_old(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox) {
+        let before_ms = turn.now.wall_ms().saturating_sub(self.config.limits.read_again_ms);
+        if matches!(mailbox.stored, Stored::Known { from_ms } if from_ms < before_ms) && self.is_needed(mailbox) {
+            self.become_stale(turn, mailbox);
+        }
+    }
+
     /// Memory is for those who are there: what is stored of others is read again when it is needed.
     pub(super) fn unload(&mut self, (id, mailbox): (MailboxId, &mut Mailbox)) {
         let is_idle = mailbox.presence.login().is_none() && !matches!(mailbox.stored, Stored::Loading(_));

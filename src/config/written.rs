@@ -197,6 +197,7 @@ group!("core" Core CorePart {
     grant_pause_ms: u64,
     watchers_max: u64,
     absent_users_max: u64,
+    read_again_ms: u64,
     retry_ms: u64,
 } {});
 

@@ -1,11 +1,8 @@
-//! What a core asks of its storage engine, and what the engine answers.
-//!
-//! A core appends records and names them by (user, key); the engine answers with an opaque [`Place`] once a record is
-//! flushed, and the inbox keeps it so that the engine needs no index of its own. Flushes are told in the order of the
-//! appends: record n of [`StorageEvent::Flushed`] is the n-th append that was not told yet.
-//! The embedded engine is [`crate::log`]; Cassandra speaks the same vocabulary. What a core has to know of an engine is its
-//! [`Reach`]: of one that each core has for itself everything is told at the start, of one that all cores share what is
-//! asked for.
+//! What a core asks of its storage engine, and what the engine answers. Records are named by (user, key); a flushed one has
+//! an opaque [`Place`], which the inbox keeps, so that the engine needs no index of its own. Flushes are told in the order
+//! of the appends: record n of [`StorageEvent::Flushed`] is the n-th append that was not told yet. What a core has to know
+//! of an engine is its [`Reach`]: one of its own ([`crate::log`]) tells everything at the start, one that all cores share
+//! (Cassandra) tells what is asked for.
 
 use crate::id::{Body, Key, NodeId, UserId};
 

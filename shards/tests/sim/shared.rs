@@ -103,6 +103,8 @@ pub struct Shared {
     reads: Vec<(u64, UserId, Key, Place)>,
     told: VecDeque<StorageEvent>,
     is_away: bool,
+    /// Nothing is answered while it is away; else some things are.
+    is_silent: bool,
     flush_us: (u64, u64),
     pub slow_us: u64,
 }
@@ -118,6 +120,7 @@ impl Shared {
             reads: Vec::new(),
             told: VecDeque::new(),
             is_away: false,
+            is_silent: false,
             flush_us,
             slow_us: 0,
         }
@@ -196,6 +199,7 @@ impl Shared {
     pub fn set_away(&mut self, is_away: bool) {
         if self.is_away != is_away {
             self.is_away = is_away;
+            self.is_silent = is_away && self.order.len().is_multiple_of(2);
             self.told.push_back(StorageEvent::Away(is_away));
         }
     }
@@ -204,7 +208,7 @@ impl Shared {
         let told = (!self.told.is_empty()).then_some(0);
         let reads = self.reads.iter().map(|(at, ..)| *at);
         let answers = reads.chain(self.under_way.values().map(|under_way| under_way.due_us));
-        told.into_iter().chain(answers.filter(|_| !self.is_away)).min()
+        told.into_iter().chain(answers.filter(|_| !self.is_silent)).min()
     }
 
     /// The next thing to tell, and what has reached the store with it. Call only when ready.

@@ -3,6 +3,7 @@
 
 use crate::moving::MOVING;
 use crate::plan::{Op, Plan};
+use crate::rng::Rng;
 
 /// Seeds from here on are plans of this file.
 pub const SHARING: u64 = 1 << 33;
@@ -20,6 +21,20 @@ impl Plan {
                 *op = Op::Crash(node);
             }
         }
+        if base.is_multiple_of(5) {
+            flap(&mut plan);
+        }
         plan
     }
+}
+
+/// The store is away and back, again and again.
+fn flap(plan: &mut Plan) {
+    let mut rng = Rng::new(plan.seed ^ 0x666c_6170);
+    for _ in 0..rng.range(2, 20) {
+        let (node, at) = (rng.index(plan.nodes.len()), rng.below(plan.steps));
+        let back = at + rng.pick(&[3, 30, 300]);
+        plan.ops.extend([(at, Op::DiskFull(node)), (back, Op::DiskRoom(node))]);
+    }
+    plan.ops.sort_by_key(|(at, _)| *at);
 }

@@ -1,5 +1,7 @@
 //! `iris storage`: the storage of a fleet that runs Cassandra or ScyllaDB.
 
+mod copy;
+
 use clap::{Args, Subcommand};
 
 use super::{Exit, Failure, print};
@@ -19,6 +21,8 @@ pub struct Storage {
 enum Verb {
     /// Make the keyspace and the tables that are missing, and say what was done.
     Init(Init),
+    /// Copy messages from a node's log to a cluster, or back.
+    Copy(copy::Copy),
 }
 
 #[derive(Debug, Args)]
@@ -55,16 +59,22 @@ fn data_center(text: &str) -> Result<(String, u8), String> {
 impl Storage {
     /// Runs the verb.
     pub fn run(self) -> Result<(), Failure> {
-        let Verb::Init(init) = self.verb;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        for line in runtime.block_on(init.run())? {
-            print(&line)?;
+        match self.verb {
+            Verb::Init(init) => init.print(),
+            Verb::Copy(copy) => copy.run(),
         }
-        Ok(())
     }
 }
 
 impl Init {
+    fn print(self) -> Result<(), Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        for line in runtime.block_on(self.run())? {
+            print(&line)?;
+        }
+        Ok(())
+    }
+
     async fn run(self) -> Result<Vec<String>, StorageFault> {
         let asked = self.data_centers.first().map(|(name, _)| name.clone()).unwrap_or_default();
         let mut options = CassandraOptions::new(self.hosts, &self.keyspace, &asked);

@@ -85,6 +85,14 @@ impl DataDir {
         Ok(DataDir { _lock: lock, seats: (0..manifest.executors).map(seat).collect() })
     }
 
+    /// Opens what is there, for as many executors as it was made for. Nothing is made.
+    pub fn open_existing(options: &StorageOptions) -> Result<DataDir, StorageError> {
+        let dir = &options.dir;
+        let found = if dir.is_dir() { read_manifest(dir)? } else { None };
+        let Some(manifest) = found else { return Err(StorageError::NoLog { path: dir.clone() }) };
+        DataDir::open(&StorageOptions { executors: manifest.executors, ..options.clone() })
+    }
+
     /// One seat per executor, in their order; once.
     pub fn take_seats(&mut self) -> Vec<LogSeat> {
         std::mem::take(&mut self.seats)

@@ -134,6 +134,11 @@ impl Connected {
         })
     }
 
+    /// For further statements.
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
     /// Days that anything is kept.
     pub fn keep_days(&self) -> i32 {
         self.keep_days
@@ -237,7 +242,11 @@ impl Connected {
     }
 
     /// All rows, page by page.
-    async fn select<R>(&self, statement: &PreparedStatement, values: &(impl SerializeRow + Sync)) -> Result<Vec<R>>
+    pub(super) async fn select<R>(
+        &self,
+        statement: &PreparedStatement,
+        values: &(impl SerializeRow + Sync),
+    ) -> Result<Vec<R>>
     where
         R: for<'f, 'm> scylla::deserialize::row::DeserializeRow<'f, 'm>,
     {
@@ -257,13 +266,14 @@ impl Connected {
     }
 }
 
-struct Prepare<'a> {
-    session: &'a Session,
-    keyspace: &'a str,
+/// Prepares statements, in which `{}` stands for the keyspace.
+pub(super) struct Prepare<'a> {
+    pub session: &'a Session,
+    pub keyspace: &'a str,
 }
 
 impl Prepare<'_> {
-    async fn one(&self, text: &str, consistency: Consistency) -> Result<PreparedStatement> {
+    pub async fn one(&self, text: &str, consistency: Consistency) -> Result<PreparedStatement> {
         let text = text.replace("{}", &self.keyspace.to_ascii_lowercase());
         let mut statement = self.session.prepare(text).await.map_err(|cause| StorageFault::Prepare(Box::new(cause)))?;
         statement.set_consistency(consistency);
@@ -273,7 +283,7 @@ impl Prepare<'_> {
     }
 }
 
-fn key_of(id: &[u8], sender: &str) -> Result<Key> {
+pub(super) fn key_of(id: &[u8], sender: &str) -> Result<Key> {
     let id = id.try_into().map(MessageId::from_bytes);
     match (id, UserId::parse(sender.as_bytes())) {
         (Ok(id), Ok(sender)) => Ok(Key { id, sender }),

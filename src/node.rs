@@ -12,7 +12,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use iris_shards::log::LogConfig;
 use socket2::Socket;
 
 use crate::admin::{self, AdminError, Draining, Verbs};
@@ -119,18 +118,9 @@ fn storage_seats(config: &Config, layout: &Layout) -> Result<(Option<DataDir>, V
     if !config.role.is_core() {
         return Ok((None, (0..layout.executors).map(|_| None).collect()));
     }
-    let mut data = DataDir::open(&storage_options(config, layout))?;
+    let mut data = DataDir::open(&StorageOptions::of(config, config.data.clone(), layout.executors as u16))?;
     let seats = data.take_seats().into_iter().map(Some).collect();
     Ok((Some(data), seats))
-}
-
-fn storage_options(config: &Config, layout: &Layout) -> StorageOptions {
-    let log = LogConfig {
-        segment_bytes: config.segment_bytes as u32,
-        body_bytes_max: config.edge.body_bytes_max,
-        ..LogConfig::default()
-    };
-    StorageOptions { dir: config.data.clone(), log, executors: layout.executors as u16 }
 }
 
 /// One listener per executor and address.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::disk_thread::{self, Job};
 use super::segment::{self, failed, sync_dir};
 use super::{StorageError, redistribute};
+use crate::config::Config;
 use crate::random;
 
 /// The format that this version writes.
@@ -29,6 +30,18 @@ pub struct StorageOptions {
     pub log: LogConfig,
     /// Executors, each with a log of its own.
     pub executors: u16,
+}
+
+impl StorageOptions {
+    /// As a configuration has them, in this directory.
+    pub fn of(config: &Config, dir: PathBuf, executors: u16) -> Self {
+        let log = LogConfig {
+            segment_bytes: config.segment_bytes as u32,
+            body_bytes_max: config.edge.body_bytes_max,
+            ..LogConfig::default()
+        };
+        StorageOptions { dir, log, executors }
+    }
 }
 
 /// What the manifest says.

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use iris_shards::log::LogConfig;
 
 use super::super::progress::Progress;
 use super::super::{Exit, Failure, print, say};
 use crate::config::{Config, Flags};
+use crate::cpus::{CpuWish, Layout};
 use crate::storage::cassandra::tables::Tables;
 use crate::storage::cassandra::{CassandraOptions, StorageFault};
 use crate::storage::copy::{CopyError, Summary, to_cassandra, to_log};
@@ -100,17 +100,11 @@ fn report(summary: &Summary) -> Result<(), Failure> {
     Ok(())
 }
 
+/// As a node with this configuration would open it.
 fn log_options(config: &Config, dir: PathBuf) -> Result<StorageOptions, Failure> {
-    let log = LogConfig {
-        segment_bytes: config.segment_bytes as u32,
-        body_bytes_max: config.edge.body_bytes_max,
-        ..LogConfig::default()
-    };
-    let executors = match config.executors {
-        Some(executors) => executors,
-        None => std::thread::available_parallelism()?.get() as u16,
-    };
-    Ok(StorageOptions { dir, log, executors })
+    let wish = CpuWish { executors: config.executors.map(usize::from), cpus: config.cpus.clone() };
+    let layout = Layout::of_process(&wish).map_err(|error| Failure::new(Exit::Usage, error))?;
+    Ok(StorageOptions::of(config, dir, layout.executors as u16))
 }
 
 impl From<CopyError> for Failure {

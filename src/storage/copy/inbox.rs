@@ -89,7 +89,7 @@ mod tests {
         let mut to = to.clone();
         missing.entries.iter().for_each(|key| to.put(key.clone()));
         missing.taken.iter().for_each(|(key, at)| to.take(key.clone(), *at));
-        missing.dead.iter().for_each(|key| drop(to.alive.remove(key)));
+        to.alive.retain(|key| !missing.dead.contains(key));
         to
     }
 

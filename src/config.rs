@@ -9,6 +9,7 @@ mod fault;
 mod registry;
 mod secret;
 mod shards;
+mod storage;
 mod text;
 mod used;
 mod written;
@@ -17,7 +18,7 @@ pub use fault::{ConfigError, Fault, Place, Problem};
 pub use registry::Registry;
 pub use secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, Secret, Token};
 pub use shards::{Ranges, parse_shards, shards_text, united};
-pub use used::{Cluster, Config, Discovery, LinkConfig, ListedNode, LogFormat, Role, Spread};
+pub use used::{Cluster, Config, Discovery, LinkConfig, ListedNode, LogFormat, Role, Spread, Storage};
 
 use std::path::{Path, PathBuf};
 use text::{Environment, Source};

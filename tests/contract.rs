@@ -1,23 +1,26 @@
 //! The storage contract: one suite for every engine, through `Engine` as an executor drives it.
 //!
-//! The log runs always. Cassandra runs where `IRIS_ENGINES` names a data folder of `scripts/engines` in which it is up;
-//! elsewhere its tests say that they were skipped, and why.
+//! The log runs always, Cassandra where `scripts/engines` can start it; elsewhere its tests say that they were skipped, and
+//! why.
 #![allow(clippy::unwrap_used)]
 
 #[path = "contract/away.rs"]
 mod away;
 #[path = "contract/bench.rs"]
 mod bench;
-#[path = "contract/cluster.rs"]
-mod cluster;
+mod engines;
 #[path = "contract/rules.rs"]
 mod rules;
+#[path = "contract/shared_rules.rs"]
+mod shared_rules;
 #[path = "contract/store.rs"]
 mod store;
 
 use glommio::LocalExecutor;
 
-use self::cluster::Cluster;
+use std::sync::Once;
+
+use self::engines::cassandra::Cassandra;
 use self::store::{Kind, Store};
 
 /// Each rule is a test of each engine.
@@ -49,6 +52,22 @@ contract! {
     an_emptied_inbox_is_filled_again
 }
 
+/// And these of those that all cores share.
+mod shared {
+    use super::*;
+    macro_rules! shared {
+        ($($rule:ident)*) => { $(#[test] fn $rule() { on_cassandra(shared_rules::$rule) })* };
+    }
+    shared! {
+        what_one_core_stores_is_loaded_by_another
+        a_load_sees_what_was_appended_before_and_not_what_is_behind
+        of_two_rows_of_a_key_one_is_told_and_one_is_left
+        what_is_found_is_told_to_who_appends_it_again
+        what_another_core_took_is_gone
+        taken_keys_are_told_and_others_are_not
+    }
+}
+
 fn on_log(rule: impl AsyncFnOnce(Store)) {
     let dir = tempfile::tempdir().unwrap();
     LocalExecutor::default().run(async {
@@ -58,9 +77,18 @@ fn on_log(rule: impl AsyncFnOnce(Store)) {
 }
 
 fn on_cassandra(rule: impl AsyncFnOnce(Store)) {
-    let Some(cluster) = Cluster::found() else { return };
+    let Some((_, kind)) = cassandra() else { return };
     LocalExecutor::default().run(async {
-        let store = Store::open(Kind::Cassandra(cluster.options())).await;
+        let store = Store::open(kind).await;
         rule(store).await;
     });
+}
+
+/// The cluster that all tests here share, and an engine of it.
+fn cassandra() -> Option<(&'static Cassandra, Kind)> {
+    const KEYSPACE: &str = "iris_contract";
+    static MADE: Once = Once::new();
+    let cluster = Cassandra::shared("the storage contract on Cassandra")?;
+    MADE.call_once(|| cluster.init(KEYSPACE));
+    Some((cluster, Kind::Cassandra(cluster.options(KEYSPACE), 0xcafe)))
 }

@@ -1,12 +1,9 @@
 //! `iris storage copy` between logs and a real cluster: byte for byte, both ways, with kill -9 in the middle.
 //!
-//! Runs where `IRIS_ENGINES` names a data folder of `scripts/engines` in which Cassandra is up; elsewhere it says that
-//! it was skipped, and why.
+//! Without Java, Maven or what else the cluster needs, each test says that it is skipped, and why.
 #![allow(clippy::unwrap_used)]
 
-#[path = "contract/cluster.rs"]
-#[allow(dead_code)]
-mod cluster;
+mod engines;
 #[path = "storage_copy/logs.rs"]
 mod logs;
 mod process;
@@ -18,13 +15,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use iris::storage::cassandra::connect;
 use tempfile::TempDir;
 
-use self::cluster::Cluster;
+use self::engines::cassandra::Cassandra;
 use self::logs::{append, entry, everything, open, options, tombstone};
 use self::process::{Done, command, run_with};
 
 /// A keyspace of its own, and directories.
 struct Rig {
-    cluster: Cluster,
+    cassandra: &'static Cassandra,
     keyspace: String,
     dir: TempDir,
     now_ms: u64,
@@ -33,24 +30,20 @@ struct Rig {
 impl Rig {
     /// None, and a word why, where no cluster runs.
     fn new(test: &str) -> Option<Rig> {
-        let cluster = Cluster::found()?;
+        let cassandra = Cassandra::shared(test)?;
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-        let rig = Rig { cluster, keyspace: format!("copy_{test}_{now_ms}"), dir: tempfile::tempdir().unwrap(), now_ms };
-        let options = rig.cluster.options();
-        let copies = format!("{}={}", options.data_center, rig.cluster.len().min(3));
-        let hosts = options.hosts.join(",");
-        let done = process::run(&[
-            "storage",
-            "init",
-            "--hosts",
-            &hosts,
-            "--keyspace",
-            &rig.keyspace,
-            "--data-centers",
-            &copies,
-        ]);
+        let (keyspace, dir) = (format!("copy_{test}_{now_ms}"), tempfile::tempdir().unwrap());
+        let rig = Rig { cassandra, keyspace, dir, now_ms };
+        let (hosts, copies) = (cassandra.hosts().join(","), format!("{}=3", cassandra.data_centre()));
+        let init = ["storage", "init", "--hosts", &hosts, "--keyspace", &rig.keyspace, "--data-centers", &copies];
+        let done = process::run(&init);
         assert_eq!(done.code, Some(0), "{}", done.err);
+        std::fs::write(rig.config(), configuration(&cassandra.hosts(), &rig.keyspace)).unwrap();
         Some(rig)
+    }
+
+    fn config(&self) -> PathBuf {
+        self.path("node.ron")
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -66,13 +59,9 @@ impl Rig {
     }
 
     fn copy(&self, from: &str, to: &str) -> Command {
-        let mut command = command(&["storage", "copy", "--from", from, "--to", to, "--executors", "2"]);
-        let options = self.cluster.options();
-        command
-            .env("TEMP_HOST", &options.hosts[0])
-            .env("TEMP_KEYSPACE", &self.keyspace)
-            .env("TEMP_DC", options.data_center);
-        command
+        let config = self.config();
+        let config = config.to_str().unwrap();
+        command(&["storage", "copy", "--from", from, "--to", to, "--executors", "2", "--config", config])
     }
 
     fn to_cassandra(&self, log: &Path) -> Done {
@@ -92,7 +81,7 @@ impl Rig {
         let statement = statement.replace("{}", &self.keyspace);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let session = connect(&self.cluster.options()).await.unwrap();
+            let session = connect(&self.cassandra.options(&self.keyspace)).await.unwrap();
             session.query_unpaged(statement, ()).await.unwrap();
         });
     }
@@ -102,6 +91,10 @@ impl Drop for Rig {
     fn drop(&mut self) {
         self.execute("DROP KEYSPACE {}");
     }
+}
+
+fn configuration(hosts: &[String], keyspace: &str) -> String {
+    format!("(node: (storage: cassandra, cassandra: (hosts: {hosts:?}, keyspace: {keyspace:?})))")
 }
 
 fn of(log: &Path) -> String {
@@ -209,6 +202,8 @@ fn what_is_wrong_is_named() {
     fails(rig.copy(&of(&rig.path("nothing")), "cassandra"), 2, "has no messages of Iris");
     assert!(!rig.path("nothing").exists(), "nothing is made");
     fails(rig.copy(&of(&log), &of(&log)), 2, "one of --from and --to");
+    let without = command(&["storage", "copy", "--from", &of(&log), "--to", "cassandra"]);
+    fails(without, 2, "name one with --config");
     rig.execute("DROP KEYSPACE {}");
     fails(rig.copy(&of(&log), "cassandra"), 1, "run `iris storage init`");
     rig.execute("CREATE KEYSPACE {} WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}");
@@ -218,8 +213,11 @@ fn what_is_wrong_is_named() {
 fn a_cluster_that_is_away_is_named_and_the_copy_may_be_run_again() {
     let dir = tempfile::tempdir().unwrap();
     append(&options(dir.path(), 1), vec![entry(1_800_000_000_000, 1, 1)]);
-    let mut command = command(&["storage", "copy", "--from", &of(dir.path()), "--to", "cassandra"]);
-    command.env("TEMP_HOST", "127.0.0.1:1").env("TEMP_KEYSPACE", "iris").env("TEMP_DC", "nowhere");
+    let config = dir.path().join("node.ron");
+    std::fs::write(&config, configuration(&["127.0.0.1:1".to_owned()], "iris")).unwrap();
+    let log = of(dir.path());
+    let command =
+        command(&["storage", "copy", "--from", &log, "--to", "cassandra", "--config", config.to_str().unwrap()]);
     let done = run_with(command, "");
     assert_eq!(done.code, Some(4), "{}", done.err);
     assert!(done.err.contains("127.0.0.1:1") && done.err.contains("run the same command again"), "{}", done.err);

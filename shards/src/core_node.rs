@@ -34,7 +34,7 @@ pub struct CoreNode {
 impl CoreNode {
     /// A core half without messages. It serves once it was told `Recovered`.
     pub fn new(config: CoreConfig) -> Self {
-        let mailboxes = Mailboxes::new(config.seed);
+        let mailboxes = Mailboxes::new(config.seed, config.reach);
         CoreNode { shard: Shard::new(config), mailboxes, sweep_ms: 0, sweep_at: 0 }
     }
 
@@ -149,7 +149,18 @@ impl CoreNode {
             StorageEvent::Recovered { record, body_bytes, place } => {
                 self.shard.on_recovered(turn, &mut self.mailboxes, record, (body_bytes, place));
             }
-            StorageEvent::Away(_) | StorageEvent::Loaded { .. } | StorageEvent::Gone { .. } => {}
+            StorageEvent::Away(is_away) => self.shard.on_away(turn, &mut self.mailboxes, is_away),
+            StorageEvent::Loaded { user } => {
+                if let Some(at) = self.mailboxes.find(&user) {
+                    self.shard.on_loaded(turn, at);
+                }
+            }
+            StorageEvent::Gone { user, key, place } => {
+                if let Some(at) = self.mailboxes.find(&user) {
+                    self.shard.on_gone(turn, at, &key, place);
+                }
+                self.shard.on_content(turn, &mut self.mailboxes, (&user, &key), None);
+            }
             StorageEvent::Relocate { record, place } => {
                 self.shard.on_relocate(turn, &mut self.mailboxes, record, place);
             }

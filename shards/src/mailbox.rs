@@ -7,11 +7,13 @@ use std::collections::VecDeque;
 use ahash::RandomState;
 use hashbrown::HashTable;
 
-use crate::id::{Slot, UserId};
+use crate::id::{ReturnAddress, Slot, UserId};
 use crate::inbox::{Entry, EntryKey, Inbox};
+use crate::mutant::{self, Mutant};
 use crate::peer::{Asker, Message};
 use crate::presence::Presence;
 use crate::slot::slot_of;
+use crate::storage::Reach;
 
 /// A mailbox of this executor. Numbers are used again once nothing refers to the mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,6 +50,37 @@ pub struct Held {
     pub timer_armed: bool,
 }
 
+/// Whether everything that is stored of a user is in [`Held`].
+#[derive(Debug)]
+pub enum Stored {
+    /// Something may be missing. Nobody needs it.
+    Unknown,
+    /// The store was asked.
+    Loading(Box<Loading>),
+    /// All of it is.
+    Known {
+        /// When the store was asked, in ms since the Unix epoch. 0: it never was, for nobody else stores anything.
+        from_ms: u64,
+    },
+}
+
+/// What waits until the store has told what it has of a user.
+#[derive(Debug, Default)]
+pub struct Loading {
+    /// Messages in order of arrival, with where their confirmations go.
+    pub waiting: VecDeque<(Message, ReturnAddress)>,
+    /// An answer is under way.
+    pub is_asked: bool,
+    /// Everything stored is here: it is asked only whether something was taken.
+    pub is_known: bool,
+    /// Whether so many of them were taken was asked too.
+    pub asked: usize,
+    /// When, in ms since the Unix epoch.
+    pub from_ms: u64,
+    /// More may have been stored since.
+    pub is_stale: bool,
+}
+
 /// One user of this executor's core.
 #[derive(Debug)]
 pub struct Mailbox {
@@ -59,6 +92,8 @@ pub struct Mailbox {
     pub presence: Presence,
     /// Who wants to know; most users are not watched.
     pub watchers: Option<Box<Vec<Asker>>>,
+    /// Whether the messages are all here.
+    pub stored: Stored,
     /// The messages, while there are any.
     pub held: Option<Box<Held>>,
     /// Tombstones and pending appends that refer to this mailbox.
@@ -96,6 +131,16 @@ impl Mailbox {
         self.held.get_or_insert_default()
     }
 
+    /// Whether everything that is stored is here.
+    #[inline]
+    pub fn is_known(&self) -> bool {
+        match &self.stored {
+            Stored::Known { .. } => true,
+            Stored::Loading(loading) => loading.is_known,
+            Stored::Unknown => false,
+        }
+    }
+
     /// Gives the memory for messages back if there are none.
     pub fn settle(&mut self) {
         if self.held.as_ref().is_some_and(|held| held.inbox.is_empty() && !held.timer_armed) {
@@ -115,7 +160,9 @@ impl Mailbox {
 
     /// Whether nothing but `last_seen` would be lost with this mailbox.
     pub fn is_forgettable(&self) -> bool {
-        self.held.is_none() && self.references == 0 && self.presence.login().is_none() && self.watchers.is_none()
+        let is_loading = matches!(self.stored, Stored::Loading(_));
+        let is_idle = self.presence.login().is_none() && self.watchers.is_none() && !is_loading;
+        is_idle && self.held.is_none() && self.references == 0
     }
 }
 
@@ -125,15 +172,16 @@ pub struct Mailboxes {
     /// Numbers only: the names are in the mailboxes.
     by_name: HashTable<MailboxId>,
     hashing: RandomState,
+    reach: Reach,
     list: Vec<Option<Box<Mailbox>>>,
     free: Vec<MailboxId>,
 }
 
 impl Mailboxes {
     /// No mailboxes; `seed` makes the hashing unpredictable to users.
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, reach: Reach) -> Self {
         let hashing = RandomState::with_seeds(seed, 21, 22, 23);
-        Mailboxes { by_name: HashTable::new(), hashing, list: Vec::new(), free: Vec::new() }
+        Mailboxes { by_name: HashTable::new(), hashing, reach, list: Vec::new(), free: Vec::new() }
     }
 
     /// The mailbox of this user, if there is one.
@@ -163,6 +211,10 @@ impl Mailboxes {
             slot: slot_of(user.as_bytes()),
             presence: Presence::default(),
             watchers: None,
+            stored: match self.reach {
+                Reach::Shared { .. } if !mutant::is(Mutant::ServesWithoutLoading) => Stored::Unknown,
+                _ => Stored::Known { from_ms: 0 },
+            },
             held: None,
             references: 0,
         }));

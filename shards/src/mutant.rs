@@ -42,6 +42,11 @@ pub enum Mutant {
     AnswersWhatItDoesNotKeep,
     HeldMessagesOvertaken,
     OldRoundsCount,
+    ServesWithoutLoading,
+    NoticesIgnored,
+    StoredBeforeOthersHeard,
+    TakenIsNotAsked,
+    RegistersWithoutLoading,
 }
 
 #[cfg(feature = "mutants")]

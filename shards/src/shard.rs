@@ -9,6 +9,7 @@ mod cells;
 mod counts;
 mod disk;
 mod handover;
+mod loading;
 mod room;
 mod run;
 mod step;
@@ -77,6 +78,15 @@ impl Turn<'_> {
     }
 }
 
+/// Who has seen that a message was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// This core.
+    This,
+    /// Another core of the shard.
+    Another,
+}
+
 /// An append that the storage engine has not answered.
 #[derive(Debug, Clone, Copy)]
 enum Pending {
@@ -119,6 +129,8 @@ pub struct Shard {
     rounds: u32,
     /// Marks that are appended and not answered, in order.
     marks: VecDeque<Mark>,
+    /// Bytes of bodies that wait for the store to be read.
+    waiting_bytes: u64,
     /// Appends that were under way when one failed, and fail too: as long as there are any, so would others.
     doubtful: usize,
     is_recovered: bool,
@@ -137,6 +149,7 @@ pub struct Shard {
     unlogged_bytes: u64,
     unflushed_bytes: u64,
     is_full: bool,
+    is_away: bool,
     counts: CoreCounts,
     sums: Sums,
     online: usize,
@@ -168,6 +181,8 @@ impl Shard {
             unlogged_bytes: 0,
             unflushed_bytes: 0,
             is_full: false,
+            is_away: false,
+            waiting_bytes: 0,
             counts: CoreCounts::default(),
             sums: Sums::default(),
             online: 0,
@@ -235,6 +250,20 @@ impl Shard {
             let refusal = Refusal { code: Code::Unavailable, wait_ms: self.config.limits.retry_ms };
             return turn.to_edge(origin.login.at, ToEdge::Refused { to: origin, refusal });
         }
+        if !self.can_judge((id, mailbox), &message.key) {
+            return self.wait(turn, mailbox, message, origin);
+        }
+        self.take_in(turn, (id, mailbox), message, origin);
+    }
+
+    /// Takes a message into an inbox that is known.
+    fn take_in(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (id, mailbox): (MailboxId, &mut Mailbox),
+        message: Message,
+        origin: ReturnAddress,
+    ) {
         let sender = self.senders.acquire(&message.key.sender);
         let epoch = self.senders.on_login(sender, origin.login);
         let key = (message.key.id, sender);
@@ -302,8 +331,12 @@ impl Shard {
             self.counts.inbox_full += 1;
             Code::InboxFull
         } else if !self.has_room() && (mailbox.presence.drains().is_none() || !self.can_send(mailbox.slot)) {
-            self.counts.disk_full += 1;
-            Code::DiskFull
+            let (count, code) = match self.is_away {
+                true => (&mut self.counts.unavailable, Code::Unavailable),
+                false => (&mut self.counts.disk_full, Code::DiskFull),
+            };
+            *count += 1;
+            code
         } else if self.unlogged_bytes + self.unflushed_bytes + bytes > limits.unflushed_bytes_max {
             self.counts.busy += 1;
             Code::Busy
@@ -322,7 +355,7 @@ impl Shard {
         for key in keys {
             let Some(sender) = self.senders.find(&key.sender) else { continue };
             let key = (key.id, sender);
-            let Some((entry, others)) = self.take(turn, (id, mailbox), key) else { continue };
+            let Some((entry, others)) = self.take(turn, (id, mailbox), key, By::This) else { continue };
             self.counts.taken += 1;
             tell_others(turn, others);
             if let Some(origin) = self.origin(&entry)
@@ -350,6 +383,7 @@ impl Shard {
         turn: &mut Turn<'_>,
         (id, mailbox): (MailboxId, &mut Mailbox),
         key: EntryKey,
+        by: By,
     ) -> Option<(Entry, Vec<ReturnAddress>)> {
         let held = mailbox.held.as_mut()?;
         let entry = held.remove(&mut self.sums, key)?;
@@ -362,7 +396,8 @@ impl Shard {
             }
             Content::Logging(cell) => self.cells.clear(cell),
             Content::Flushed(place) => {
-                if remembers {
+                // Of a store that is shared, the core that has seen it taken writes that.
+                if remembers && (by == By::This || !self.is_shared()) {
                     self.append_tombstone(turn, (id, mailbox), key, Some(place));
                 }
                 turn.out.push(Action::Storage(StorageRequest::Trim { place }));
@@ -383,7 +418,7 @@ impl Shard {
     /// Sends what the page allows to the recipient's session, the lowest entry that is not out first (rule 12).
     fn pump(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox) {
         let Some((login, drain)) = mailbox.presence.drains() else { return };
-        if !self.can_send(mailbox.slot) {
+        if !self.can_send(mailbox.slot) || !mailbox.is_known() {
             return;
         }
         let limits = &self.config.limits;
@@ -457,7 +492,7 @@ impl Shard {
             let ours =
                 |entry: &Entry| entry.pair == to.pair && self.senders.login_of(sender, entry.epoch) == Some(to.login);
             let other = mailbox.held.as_ref().is_some_and(|held| held.inbox.has_other(sender, id, GRANT_LOOKS, ours));
-            if other || !in_step {
+            if other || !in_step || !mailbox.is_known() {
                 return None;
             }
         }
@@ -487,7 +522,8 @@ impl Shard {
         }
     }
 
-    /// How many copies `stored` may name, if these replicas and this one have it on disk; `None`: not yet (rule 8).
+    /// How many copies `stored` may name, if these replicas and this one have it on disk, or know of it where the store is
+    /// shared; `None`: not yet (rules 8 and 21).
     fn copies_told(&self, slot: Slot, copies: u8) -> Option<u8> {
         let copies_min = self.config.limits.copies_min;
         if mutant::is(Mutant::StoredBelowCopiesMin) {
@@ -496,13 +532,15 @@ impl Shard {
         let told = match self.tenure(slot) {
             _ if self.is_lone => 1,
             Some(tenure) => {
-                let counted = tenure.counted(slot, copies_min).filter(|counted| counted & !copies == 0)?;
+                let unheard = |counted: &u8| counted & !copies != 0 && !mutant::is(Mutant::StoredBeforeOthersHeard);
+                let counted = tenure.counted(slot, copies_min).filter(|counted| !unheard(counted))?;
                 // Who is not settled does not know what the others have.
                 1 + if tenure.is_settled() { ones(copies | counted) } else { 0 }
             }
             None => return None,
         };
-        Some(told).filter(|&told| told >= copies_min)
+        let is_enough = told >= copies_min;
+        is_enough.then(|| if self.is_shared() { self.copies_of_store() } else { told })
     }
 
     /// Every shard is looked at again.

@@ -5,6 +5,7 @@ mod copy;
 use clap::{Args, Subcommand};
 
 use super::{Exit, Failure, print};
+use crate::config::Token;
 use crate::storage::cassandra::{CassandraOptions, StorageFault, connect, schema};
 
 /// Making tables is slow, and done once.
@@ -44,7 +45,7 @@ struct Init {
     user: Option<String>,
     /// Taken from the environment only, so that no list of processes shows it.
     #[arg(long, env = "IRIS_STORAGE_PASSWORD", hide = true, hide_env_values = true, default_value = "")]
-    password: String,
+    password: Token,
 }
 
 fn data_center(text: &str) -> Result<(String, u8), String> {
@@ -77,7 +78,8 @@ impl Init {
 
     async fn run(self) -> Result<Vec<String>, StorageFault> {
         let asked = self.data_centers.first().map(|(name, _)| name.clone()).unwrap_or_default();
-        let mut options = CassandraOptions::new(self.hosts, &self.keyspace, &asked);
+        let mut options = CassandraOptions::new(self.hosts, &self.keyspace);
+        options.data_centre = Some(asked);
         options.request_ms_max = REQUEST_MS_MAX;
         options.login = self.user.map(|user| (user, self.password));
         let session = connect(&options).await?;

@@ -126,6 +126,7 @@ impl Check<'_> {
             shards: place.shards,
             listen: if place.role.is_edge() { self.listen(node) } else { Vec::new() },
             insecure: node.insecure,
+            storage: self.storage(written),
             admin: self.admin(&node.admin, &data),
             data,
             executors: self.executors(&node.executors),

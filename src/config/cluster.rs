@@ -218,7 +218,7 @@ impl Check<'_> {
     }
 
     /// HOST:PORT of another node.
-    fn peer(&mut self, field: &str, text: &str) {
+    pub fn peer(&mut self, field: &str, text: &str) {
         let host_port = text.rsplit_once(':').filter(|(host, _)| is_host(host));
         let port = host_port.and_then(|(_, port)| port.parse::<u16>().ok());
         if port.is_none_or(|port| port == 0) || text.len() > 255 {

@@ -209,6 +209,12 @@ pub enum Problem {
          or `node: (insecure: true)` where the network in between is your own"
     )]
     InsecureRegistry(String),
+    /// Messages in plain text.
+    #[error(
+        "`{0}` is another machine, and messages would go there in plain text; write `encrypted: true`, or \
+         `node: (insecure: true)` where the network in between is your own"
+    )]
+    InsecureStorage(String),
     /// Certificates without TLS.
     #[error("certificates are for https://HOST:PORT, and the address is {0}")]
     NeedlessTls(String),

@@ -68,6 +68,12 @@ impl fmt::Debug for Secret {
 #[serde(transparent)]
 pub struct Token(String);
 
+impl From<&str> for Token {
+    fn from(text: &str) -> Self {
+        Token(text.to_owned())
+    }
+}
+
 impl Token {
     /// For the service that it is meant for.
     #[must_use]

@@ -19,6 +19,8 @@ pub struct Source {
 const ELEMENTS: &str = r#"(cluster: (
     nodes: [(name: "", address: "", role: both, region: "", zone: "", shards: Auto)],
     seeds: [""],
+), node: (
+    cassandra: (hosts: [""]),
 ))"#;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use super::registry::Registry;
 use super::secret::{Secret, Token};
 use super::shards::Ranges;
+use crate::storage::cassandra::CassandraOptions;
 use iris_shards::frame::RANGES_FRAME_BYTES_MAX;
 use iris_shards::id::USER_BYTES_MAX;
 use iris_shards::limits::{CoreLimits, EdgeLimits};
@@ -31,7 +32,10 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Whether addresses that others can reach are allowed in plain TCP.
     pub insecure: bool,
-    /// Where messages are kept; it need not exist yet. Empty if an edge has no place for data.
+    /// What keeps messages.
+    pub storage: Storage,
+    /// Where what is this node's own is kept, its log before all; it need not exist yet. Empty if an edge has no place for
+    /// data.
     pub data: PathBuf,
     /// The admin socket.
     pub admin: PathBuf,
@@ -94,6 +98,38 @@ impl Role {
             Role::Edge => "edge",
             Role::Core => "core",
             Role::Both => "both",
+        }
+    }
+}
+
+/// What keeps messages.
+#[derive(Debug, Clone)]
+pub enum Storage {
+    /// Each core, in files of its own.
+    Log,
+    /// A Cassandra cluster that all cores share.
+    Cassandra(CassandraOptions),
+    /// The same of ScyllaDB, which speaks the same protocol.
+    Scylla(CassandraOptions),
+}
+
+impl Storage {
+    /// The word of the configuration.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Storage::Log => "log",
+            Storage::Cassandra(_) => "cassandra",
+            Storage::Scylla(_) => "scylla",
+        }
+    }
+
+    /// The cluster that all cores share, if there is one.
+    #[must_use]
+    pub fn shared(&self) -> Option<&CassandraOptions> {
+        match self {
+            Storage::Log => None,
+            Storage::Cassandra(options) | Storage::Scylla(options) => Some(options),
         }
     }
 }

@@ -138,6 +138,7 @@ group!("node" Node NodePart {
 } {
     link: Link LinkPart,
     gossip: Gossip GossipPart,
+    cassandra: Cassandra CassandraPart,
     edge: Edge EdgePart,
     core: Core CorePart,
 });
@@ -156,6 +157,21 @@ group!("gossip" Gossip GossipPart {
     listen: Address,
     advertise: Address,
 } {});
+
+group!("cassandra" Cassandra CassandraPart {
+    hosts: Vec<String>,
+    keyspace: String,
+    data_centre: String,
+    consistency: Consistency,
+    user: String,
+    password: Token,
+    encrypted: bool,
+    threads: u64,
+    writes_max: u64,
+    away_ms: u64,
+} {
+    tls: Tls TlsPart,
+});
 
 group!("edge" Edge EdgePart {
     hello_ms_max: u64,
@@ -258,7 +274,22 @@ choice!("role" Role today { Edge "edge", Core "core", Both "both", } later {});
 choice!("transport" Transport today { Tcp "tcp", } later {
     Tls "tls", WebSocket "websocket", Quic "quic",
 });
-choice!("storage" Storage today { Log "log", } later { Cassandra "cassandra", Scylla "scylla", });
+choice!("storage" Storage today { Log "log", Cassandra "cassandra", Scylla "scylla", } later {});
+
+/// How many copies have to confirm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename = "consistency")]
+pub enum Consistency {
+    #[serde(rename = "local_quorum")]
+    LocalQuorum,
+    #[serde(rename = "quorum")]
+    Quorum,
+    #[serde(rename = "each_quorum")]
+    EachQuorum,
+    /// Known, so that its refusal can say why.
+    #[serde(rename = "one")]
+    One,
+}
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -1,7 +1,7 @@
 //! The engine for Cassandra and ScyllaDB, as one executor drives it: requests in, events out, the cluster behind threads.
 //!
 //! It holds no messages: what is told `Flushed` has reached the consistency level, in the order of the appends. An
-//! append that the cluster does not answer is tried again until it does; meanwhile the core is told `Full`, and refuses.
+//! append that the cluster does not answer is tried again until it does; meanwhile the core is told `Away`, and refuses.
 //! `docs/storage-engines.md` says why the tables are as they are.
 
 mod fault;
@@ -18,16 +18,16 @@ mod thread;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
 use iris_shards::id::{Body, Key, NodeId, UserId};
-use iris_shards::storage::{Entry, Record, StorageEvent, StorageRequest};
+use iris_shards::storage::{Entry, Place, Record, StorageEvent, StorageRequest};
 use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
 
 pub use self::fault::StorageFault;
-pub use self::options::{CassandraOptions, Level};
-pub use self::session::connect;
+pub use self::options::{CassandraOptions, Level, TlsFiles};
+pub use self::session::{connect, copies};
 
 use self::inboxes::Inboxes;
 use self::job::{Answer, Asked, Asking, Job, Row, Slice};
@@ -39,6 +39,8 @@ use crate::executor::{histogram, percentiles};
 
 /// Answers that wait for an executor; the storage thread waits for room.
 const ANSWERS_MAX: usize = 1_024;
+/// Of what a core never has to name.
+const NOWHERE: Place = Place(0);
 /// How often floors are written that nothing else carries.
 const FLOORS_MS: u64 = 1_000;
 /// How long a closing engine waits for a cluster that is away. What it gives up was never told.
@@ -75,29 +77,29 @@ pub struct CassandraSeat {
 pub struct CassandraEngine {
     seat: CassandraSeat,
     asked: Arc<Asked>,
-    answers: Receiver<Answer>,
+    answers: Receiver<(u64, Answer)>,
     inboxes: Inboxes,
     /// Requests from before the cluster was reached.
     early: Vec<StorageRequest>,
     /// Jobs that found no room at the thread.
-    held: VecDeque<Job>,
+    held: VecDeque<(u64, Job)>,
     /// Reads asked for in this turn.
     wanted: BTreeMap<(UserId, i32, i32), Vec<(At, Key)>>,
     slices: VecDeque<Slice>,
     reads_under_way: usize,
-    lookups_under_way: usize,
     events: Vec<StorageEvent>,
-    loaded: Vec<UserId>,
-    taken: Vec<(UserId, Key, Option<u64>)>,
-    /// Whether the cluster was reached once, and that was not told yet.
-    is_opened: bool,
+    /// Whether it was told that there is nothing to recover.
+    has_recovered: bool,
     reserved_until: At,
     is_reserving: bool,
-    is_away: bool,
+    /// In ms since the Unix epoch.
+    away_since: Option<u64>,
     now_ms: u64,
     floors_ms: u64,
     closing_since_ms: Option<u64>,
+    /// Jobs that were not answered, by their numbers, the oldest first.
     begun: BTreeMap<u64, Instant>,
+    next_number: u64,
     write_us: Histogram<u64>,
 }
 
@@ -115,22 +117,21 @@ impl CassandraEngine {
             wanted: BTreeMap::new(),
             slices: VecDeque::new(),
             reads_under_way: 0,
-            lookups_under_way: 0,
             events: Vec::new(),
-            loaded: Vec::new(),
-            taken: Vec::new(),
-            is_opened: false,
+            has_recovered: false,
             reserved_until: 0,
             is_reserving: false,
-            is_away: false,
+            away_since: None,
             now_ms: 0,
             floors_ms: 0,
             closing_since_ms: None,
             begun: BTreeMap::new(),
+            next_number: 0,
             write_us: histogram(),
             seat,
         };
         engine.send(Job::Open { executor: engine.seat.executor, now: at_of(wall_ms()) });
+        bell.ring();
         engine
     }
 
@@ -144,36 +145,10 @@ impl CassandraEngine {
                 let (writer, bucket, at) = self.inboxes.slice_of(place);
                 self.wanted.entry((user, bucket, writer)).or_default().push((at, key));
             }
-            StorageRequest::Load { user, keys } => {
-                keys.iter().for_each(|key| self.was_taken(&user, key));
-                self.load(&user);
-            }
+            StorageRequest::Load { user, keys } => self.inboxes.load(&user, keys),
             // The tombstone has named the row, and what expires goes by itself.
             StorageRequest::Trim { .. } | StorageRequest::Heard { .. } => {}
         }
-    }
-
-    /// Wants everything that is stored of a user: `Recovered` events, then [`CassandraEngine::take_loaded`]. What is
-    /// appended for the user meanwhile is written behind that.
-    pub fn load(&mut self, user: &UserId) {
-        self.lookups_under_way += 1;
-        self.inboxes.load(user);
-    }
-
-    /// Users of whom everything was told.
-    pub fn take_loaded(&mut self) -> Vec<UserId> {
-        std::mem::take(&mut self.loaded)
-    }
-
-    /// Wants to know whether this key was taken, from the database: [`CassandraEngine::take_taken`].
-    pub fn was_taken(&mut self, user: &UserId, key: &Key) {
-        self.lookups_under_way += 1;
-        self.send(Job::WasTaken { user: user.clone(), key: key.clone() });
-    }
-
-    /// Keys that were asked for, and when they were taken.
-    pub fn take_taken(&mut self) -> Vec<(UserId, Key, Option<u64>)> {
-        std::mem::take(&mut self.taken)
     }
 
     /// See [`super::Engine::commit`].
@@ -183,8 +158,9 @@ impl CassandraEngine {
             wanted.sort_unstable();
             self.slices.push_back(Slice { user, bucket, writer, wanted });
         }
+        self.look_whether_away();
         if self.reserved_until == 0 {
-            return;
+            return self.send_held();
         }
         if now_ms >= self.floors_ms + FLOORS_MS || self.closing_since_ms.is_some() {
             self.floors_ms = now_ms;
@@ -192,7 +168,6 @@ impl CassandraEngine {
         }
         self.reserve();
         self.send_jobs();
-        self.look_whether_away();
     }
 
     fn reserve(&mut self) {
@@ -203,12 +178,16 @@ impl CassandraEngine {
         }
     }
 
-    fn send_jobs(&mut self) {
-        while let Some(job) = self.held.pop_front() {
-            if !self.try_send(job) {
+    fn send_held(&mut self) {
+        while let Some((number, job)) = self.held.pop_front() {
+            if !self.try_send(number, job) {
                 return;
             }
         }
+    }
+
+    fn send_jobs(&mut self) {
+        self.send_held();
         while self.held.is_empty()
             && self.reads_under_way < self.seat.options.reads_max
             && let Some(slice) = self.slices.pop_front()
@@ -220,41 +199,43 @@ impl CassandraEngine {
         let may_write = self.inboxes.clock.last() < self.reserved_until;
         while may_write
             && self.held.is_empty()
-            && let Some(job) = self.inboxes.next_job(self.now_ms)
+            && let Some(job) = self.inboxes.next_job(self.next_number)
         {
-            if let Job::Write { ticket, .. } = &job {
-                self.begun.insert(*ticket, Instant::now());
-            }
             self.send(job);
         }
     }
 
+    /// It has the number `next_number`.
     fn send(&mut self, job: Job) {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.begun.insert(number, Instant::now());
         if !self.held.is_empty() {
-            return self.held.push_back(job);
+            return self.held.push_back((number, job));
         }
-        self.try_send(job);
+        self.try_send(number, job);
     }
 
     /// Whether there was room; else the job is held.
-    fn try_send(&mut self, job: Job) -> bool {
-        match self.seat.jobs.try_send((job, self.asked.clone())) {
+    fn try_send(&mut self, number: u64, job: Job) -> bool {
+        match self.seat.jobs.try_send(Asking { number, job, asked: self.asked.clone() }) {
             Ok(()) => true,
-            Err(TrySendError::Full((job, _))) => {
-                self.held.push_front(job);
+            Err(TrySendError::Full(asking)) => {
+                self.held.push_front((number, asking.job));
                 false
             }
             Err(TrySendError::Closed(_)) => fatal("the storage thread has ended"),
         }
     }
 
-    /// The cluster is away when a write is not confirmed for long, and back when all such are.
+    /// The cluster is away when something is not answered for long, and back when all such is: appends are told in their
+    /// order, so one that hangs holds up all.
     fn look_whether_away(&mut self) {
-        let oldest_ms = self.inboxes.under_way().1.map_or(0, |since_ms| self.now_ms.saturating_sub(since_ms));
-        let is_away = oldest_ms > self.seat.options.away_ms;
-        if is_away != self.is_away {
-            self.is_away = is_away;
-            self.events.push(StorageEvent::Full(is_away));
+        let oldest = self.begun.first_key_value().map_or(Duration::ZERO, |(_, begun)| begun.elapsed());
+        let is_away = oldest.as_millis() as u64 > self.seat.options.away_ms;
+        if is_away != self.away_since.is_some() {
+            self.away_since = is_away.then(|| wall_ms().saturating_sub(oldest.as_millis() as u64));
+            self.events.push(StorageEvent::Away(is_away));
             self.asked.bell.ring();
             match is_away {
                 true => tracing::warn!("the storage cluster confirms nothing: messages for absent users are refused"),
@@ -265,8 +246,8 @@ impl CassandraEngine {
 
     /// See [`super::Engine::take_events`].
     pub fn take_events(&mut self, events: &mut Vec<StorageEvent>) {
-        while let Ok(answer) = self.answers.try_recv() {
-            self.on_answer(answer);
+        while let Ok((number, answer)) = self.answers.try_recv() {
+            self.on_answer(number, answer);
         }
         let places = self.inboxes.take_written();
         if !places.is_empty() {
@@ -275,37 +256,34 @@ impl CassandraEngine {
         events.append(&mut self.events);
     }
 
-    fn on_answer(&mut self, answer: Answer) {
+    fn on_answer(&mut self, number: u64, answer: Answer) {
+        if let Answer::Rows { user, rows, outdone } = answer {
+            return self.on_rows(&user, rows, outdone);
+        }
+        let Some(begun) = self.begun.remove(&number) else { return };
         match answer {
             Answer::Opened { behind, until } => {
                 self.inboxes.clock.start_behind(behind);
                 self.reserved_until = until;
-                self.is_opened = true;
                 std::mem::take(&mut self.early).into_iter().for_each(|request| self.request(request));
             }
-            Answer::Refused { why } => fatal(&why),
             Answer::Reserved { until } => (self.reserved_until, self.is_reserving) = (until, false),
-            Answer::Written { ticket } => {
-                if let Some(begun) = self.begun.remove(&ticket) {
-                    self.write_us.saturating_record(begun.elapsed().as_micros() as u64);
-                }
-                self.inboxes.written(ticket);
+            Answer::Written => {
+                self.write_us.saturating_record(begun.elapsed().as_micros() as u64);
+                self.inboxes.done(number);
             }
             Answer::Read { slice, found } => self.on_read(slice, found),
-            Answer::Rows { user, rows } => self.on_rows(&user, rows),
-            Answer::Loaded { user, floors } => {
-                self.lookups_under_way -= 1;
-                self.inboxes.loaded(&user, &floors);
-                self.loaded.push(user);
+            Answer::Loaded { user, floors, newest, taken } => {
+                self.inboxes.loaded(&user, &floors, &newest);
+                self.inboxes.done(number);
+                self.events.extend(taken.into_iter().map(|(key, taken_at)| tombstone(user.clone(), key, taken_at)));
+                self.events.push(StorageEvent::Loaded { user });
             }
-            Answer::WasTaken { user, key, taken_at } => {
-                self.lookups_under_way -= 1;
-                self.taken.push((user, key, taken_at));
-            }
+            Answer::Rows { .. } => {}
         }
     }
 
-    /// What is not there was taken or has expired elsewhere, which today's vocabulary calls damaged.
+    /// What is not there was taken or has expired elsewhere.
     fn on_read(&mut self, slice: Slice, found: Vec<(At, Key, u64, Body)>) {
         self.reads_under_way -= 1;
         let mut found = found.into_iter().peekable();
@@ -316,24 +294,26 @@ impl CassandraEngine {
                 Some((_, key, sent_at, body)) => self.events.push(StorageEvent::Read { user, key, sent_at, body }),
                 None => {
                     let place = self.inboxes.place_of(slice.writer, &wanted);
-                    self.events.push(StorageEvent::Damaged { user, key: wanted.1, place });
+                    self.inboxes.gone(&user, place);
+                    self.events.push(StorageEvent::Gone { user, key: wanted.1, place });
                 }
             }
         }
     }
 
-    fn on_rows(&mut self, user: &UserId, rows: Vec<Row>) {
+    fn on_rows(&mut self, user: &UserId, rows: Vec<Row>, outdone: Vec<(i32, At, Key)>) {
         let places = self.inboxes.found(user, &rows);
         for (row, place) in rows.into_iter().zip(places) {
             let entry = Entry { user: user.clone(), key: row.key, sent_at: row.sent_at, body: Body::from([]) };
             let record = Record::Entry(entry);
             self.events.push(StorageEvent::Recovered { record, body_bytes: row.body_bytes, place });
         }
+        outdone.into_iter().for_each(|row| self.inboxes.outdone(user, row));
     }
 
     /// See [`super::Engine::take_recovered`]. Nothing is read at the start: inboxes are loaded when they are needed.
     pub fn take_recovered(&mut self) -> bool {
-        std::mem::take(&mut self.is_opened)
+        !std::mem::replace(&mut self.has_recovered, true)
     }
 
     /// See [`super::Engine::close`].
@@ -347,28 +327,28 @@ impl CassandraEngine {
         let Some(since_ms) = self.closing_since_ms else { return false };
         let has_nothing =
             self.early.is_empty() && self.inboxes.untold() == 0 && !self.inboxes.is_writing() && self.held.is_empty();
-        has_nothing || (self.is_away && self.now_ms > since_ms + CLOSE_MS_MAX)
+        has_nothing || (self.away_since.is_some() && self.now_ms > since_ms + CLOSE_MS_MAX)
     }
 
     /// See [`super::Engine::is_busy`].
     pub fn is_busy(&self) -> bool {
-        self.reserved_until == 0 || self.inboxes.is_writing() || !self.held.is_empty() || !self.slices.is_empty()
+        !self.begun.is_empty() || self.inboxes.is_writing() || !self.slices.is_empty()
     }
 
     /// See [`super::Engine::has_events`].
     pub fn has_events(&self) -> bool {
-        !self.answers.is_empty() || !self.events.is_empty() || self.is_opened
+        !self.answers.is_empty() || !self.events.is_empty() || !self.has_recovered
     }
 
     /// See [`super::Engine::status`].
     pub fn status(&self) -> LogStatus {
         LogStatus { flushes: self.write_us.len(), flush_us: percentiles(&self.write_us), ..LogStatus::default() }
     }
+}
 
-    /// Whether nothing is confirmed at the moment.
-    pub fn is_away(&self) -> bool {
-        self.is_away
-    }
+fn tombstone(user: UserId, key: Key, taken_at: u64) -> StorageEvent {
+    let record = Record::Tombstone { user, key, taken_at, kills: None };
+    StorageEvent::Recovered { record, body_bytes: 0, place: NOWHERE }
 }
 
 fn wall_ms() -> u64 {

@@ -1,33 +1,26 @@
-//! What "full" and "away" mean: the core is told, nothing is told to be stored that is not, and it heals by itself.
+//! What "away" means: the core is told, nothing is told to be stored that is not, and it heals by itself.
+//!
+//! These tests stop nodes that others use: they run alone (`--ignored`, one thread).
 
 use std::time::Duration;
 
 use glommio::LocalExecutor;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::cluster::Cluster;
-use super::store::{Kind, Store, body_of, keys};
-
-/// One test at a time may stop the nodes that others use: these run alone (`--ignored`, one thread).
-fn of_three() -> Option<Cluster> {
-    let cluster = Cluster::found()?;
-    if cluster.len() < 3 {
-        eprintln!("skipped: needs a cluster of three nodes (scripts/engines up cassandra --nodes 3)");
-        return None;
-    }
-    cluster.heal();
-    Some(cluster)
-}
+use super::cassandra;
+use super::engines::cassandra::Cassandra;
+use super::store::{Store, body_of, keys};
 
 fn signal(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
-fn on_three(rule: impl AsyncFnOnce(Store, &Cluster)) {
-    let Some(cluster) = of_three() else { return };
+fn on_three(rule: impl AsyncFnOnce(Store, &Cassandra)) {
+    let Some((cluster, kind)) = cassandra() else { return };
+    cluster.heal();
     LocalExecutor::default().run(async {
-        let store = Store::open(Kind::Cassandra(cluster.options())).await;
-        rule(store, &cluster).await;
+        let store = Store::open(kind).await;
+        rule(store, cluster).await;
     });
     cluster.heal();
 }
@@ -69,7 +62,7 @@ fn two_of_three_are_killed() {
         store.stored(&bob, &keys[..100]).await;
         cluster.pids()[1..].iter().for_each(|&pid| signal(pid, Signal::KILL));
         keys[100..].iter().for_each(|key| store.append(&bob, key, &body_of(key)));
-        store.until("told that it is away", |store| store.full == [true]).await;
+        store.until("told that it is away", |store| store.away == [true]).await;
         store.turns(Duration::from_secs(3)).await;
         assert_eq!(store.flushed.len(), 100, "stored below the consistency level");
         std::thread::scope(|scope| {
@@ -78,7 +71,7 @@ fn two_of_three_are_killed() {
                 std::thread::sleep(Duration::from_millis(50));
             }
         });
-        store.until("flushed", |store| store.flushed.len() == 300 && store.full == [true, false]).await;
+        store.until("flushed", |store| store.flushed.len() == 300 && store.away == [true, false]).await;
         check_all(store, 1, &keys).await;
     });
 }
@@ -96,9 +89,9 @@ fn two_of_three_stand_still_for_a_while() {
             store.append(&bob, key, &body_of(key));
             store.turns(Duration::from_millis(30)).await;
         }
-        assert_eq!(store.full, [true]);
+        assert_eq!(store.away, [true]);
         pids[1..].iter().for_each(|&pid| signal(pid, Signal::CONT));
-        store.until("flushed", |store| store.flushed.len() == 400 && store.full == [true, false]).await;
+        store.until("flushed", |store| store.flushed.len() == 400 && store.away == [true, false]).await;
         check_all(store, 1, &keys).await;
     });
 }

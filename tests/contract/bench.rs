@@ -6,8 +6,8 @@ use glommio::LocalExecutor;
 use iris_shards::id::Key;
 use iris_shards::storage::Place;
 
-use super::cluster::Cluster;
-use super::store::{Kind, Store, body_of, keys};
+use super::cassandra;
+use super::store::{Store, body_of, keys};
 
 const MESSAGES: u64 = 10_000;
 const PAGE: usize = 64;
@@ -51,10 +51,10 @@ async fn drain(store: &mut Store) {
 #[test]
 #[ignore = "a measurement"]
 fn measure_an_inbox_that_is_filled_and_drained_again_and_again() {
-    let Some(cluster) = Cluster::found() else { return };
+    let Some((_, kind)) = cassandra() else { return };
     let cycles = number("IRIS_CYCLES", 100);
     LocalExecutor::default().run(async {
-        let mut store = Store::open(Kind::Cassandra(cluster.options())).await;
+        let mut store = Store::open(kind).await;
         let bob = store.user(1);
         let (mut first, begun) = (Duration::ZERO, Instant::now());
         for cycle in 1..=cycles {
@@ -78,9 +78,9 @@ fn measure_an_inbox_that_is_filled_and_drained_again_and_again() {
 #[test]
 #[ignore = "a measurement"]
 fn measure_appends() {
-    let Some(cluster) = Cluster::found() else { return };
+    let Some((_, kind)) = cassandra() else { return };
     LocalExecutor::default().run(async {
-        let mut store = Store::open(Kind::Cassandra(cluster.options())).await;
+        let mut store = Store::open(kind).await;
         let users: Vec<_> = (0..1_000).map(|n| store.user(n)).collect();
         for (under_way, rounds) in [(64, 60), (1_000, 20), (10_000, 4)] {
             let (begun, before) = (Instant::now(), store.flushed.len());

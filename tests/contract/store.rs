@@ -17,7 +17,8 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Clone)]
 pub enum Kind {
     Log(PathBuf),
-    Cassandra(CassandraOptions),
+    /// By the core with this number.
+    Cassandra(CassandraOptions, u32),
 }
 
 impl Kind {
@@ -43,17 +44,24 @@ pub struct Store {
     pub flushed: Vec<Place>,
     pub failed: usize,
     pub full: Vec<bool>,
+    pub away: Vec<bool>,
     pub read: BTreeMap<Key, (u64, Body)>,
     pub damaged: BTreeSet<Key>,
+    pub gone: BTreeSet<Key>,
     recovered: BTreeMap<UserId, BTreeMap<Key, (Place, u32)>>,
     tombstones: BTreeSet<(UserId, Key)>,
-    loaded: BTreeSet<UserId>,
-    taken: BTreeMap<Key, Option<u64>>,
+    pub loaded: Vec<UserId>,
     is_recovered: bool,
     pub marks: Vec<Mark>,
 }
 
 impl Store {
+    /// Another core's, beside this one, on the same data.
+    pub async fn beside(&self, node: u32) -> Store {
+        let Kind::Cassandra(options, _) = &self.kind else { panic!("a log is of one core") };
+        Store::open_as(Kind::Cassandra(options.clone(), node), self.prefix.clone()).await
+    }
+
     pub async fn open(kind: Kind) -> Store {
         let prefix =
             format!("{:x}", MessageId::v7(now_ms(), rand()).bytes().iter().fold(0u128, |n, &b| n << 8 | u128::from(b)));
@@ -71,12 +79,13 @@ impl Store {
             flushed: Vec::new(),
             failed: 0,
             full: Vec::new(),
+            away: Vec::new(),
             read: BTreeMap::new(),
             damaged: BTreeSet::new(),
+            gone: BTreeSet::new(),
             recovered: BTreeMap::new(),
             tombstones: BTreeSet::new(),
-            loaded: BTreeSet::new(),
-            taken: BTreeMap::new(),
+            loaded: Vec::new(),
             is_recovered: false,
             marks: Vec::new(),
         };
@@ -115,10 +124,6 @@ impl Store {
         self.engine.take_events(&mut events);
         events.into_iter().for_each(|event| self.on_event(event));
         self.is_recovered |= self.engine.take_recovered();
-        if let Engine::Cassandra(cassandra) = &mut self.engine {
-            self.loaded.extend(cassandra.take_loaded());
-            self.taken.extend(cassandra.take_taken().into_iter().map(|(_, key, at)| (key, at)));
-        }
         self.engine.commit(self.started.elapsed().as_millis() as u64);
     }
 
@@ -132,6 +137,9 @@ impl Store {
             StorageEvent::Full(is_full) => self.full.push(is_full),
             StorageEvent::Read { key, sent_at, body, .. } => drop(self.read.insert(key, (sent_at, body))),
             StorageEvent::Damaged { key, .. } => drop(self.damaged.insert(key)),
+            StorageEvent::Gone { key, .. } => drop(self.gone.insert(key)),
+            StorageEvent::Away(is_away) => self.away.push(is_away),
+            StorageEvent::Loaded { user } => self.loaded.push(user),
             StorageEvent::Recovered { record: Record::Entry(entry), body_bytes, place } => {
                 self.recovered.entry(entry.user).or_default().insert(entry.key, (place, body_bytes));
             }
@@ -148,7 +156,11 @@ impl Store {
         let deadline = Instant::now() + PATIENCE;
         while !is_done(self) {
             let (flushed, failed) = (self.flushed.len(), self.failed);
-            assert!(Instant::now() < deadline, "not {what}: {flushed} flushed, {failed} failed, full {:?}", self.full);
+            let told = (&self.full, &self.away);
+            assert!(
+                Instant::now() < deadline,
+                "not {what}: {flushed} flushed, {failed} failed, full and away {told:?}"
+            );
             self.turn();
             glommio::timer::sleep(Duration::from_micros(500)).await;
         }
@@ -195,24 +207,35 @@ impl Store {
     /// Everything alive of a user, as a core learns it at its start or at the first need. The log told it while it
     /// opened, so the store has to be a new one.
     pub async fn inbox(&mut self, user: &UserId) -> Vec<(Key, Place, u32)> {
-        if let Engine::Cassandra(cassandra) = &mut self.engine {
-            self.recovered.remove(user);
-            self.loaded.remove(user);
-            cassandra.load(user);
-            self.until("loaded", |store| store.loaded.contains(user)).await;
-        }
+        self.load(user, &[]).await;
+        self.found(user)
+    }
+
+    /// What was told of a user.
+    pub fn found(&self, user: &UserId) -> Vec<(Key, Place, u32)> {
         let found = self.recovered.get(user);
         found.into_iter().flatten().map(|(key, (place, bytes))| (key.clone(), *place, *bytes)).collect()
     }
 
     /// Whether the engine remembers that a key was taken.
     pub async fn was_taken(&mut self, user: &UserId, key: &Key) -> bool {
-        if let Engine::Cassandra(cassandra) = &mut self.engine {
-            cassandra.was_taken(user, key);
-            self.until("asked", |store| store.taken.contains_key(key)).await;
-            return self.taken[key].is_some();
-        }
+        self.load(user, std::slice::from_ref(key)).await;
+        self.is_tombstone(user, key)
+    }
+
+    pub fn is_tombstone(&self, user: &UserId, key: &Key) -> bool {
         self.tombstones.contains(&(user.clone(), key.clone()))
+    }
+
+    async fn load(&mut self, user: &UserId, keys: &[Key]) {
+        if self.is_log() {
+            return;
+        }
+        self.recovered.remove(user);
+        let target = self.loaded.len() + 1;
+        self.engine.request(StorageRequest::Load { user: user.clone(), keys: keys.to_vec() });
+        self.until("loaded", |store| store.loaded.len() == target).await;
+        assert_eq!(self.loaded.last(), Some(user));
     }
 
     /// Reads, as a core does for a page.
@@ -222,8 +245,10 @@ impl Store {
             let (user, key) = (user.clone(), key.clone());
             self.engine.request(StorageRequest::Read { user, key, place: *place });
         }
-        let is_done =
-            |store: &Store| entries.iter().all(|(key, _)| store.read.contains_key(key) || store.damaged.contains(key));
+        let is_told = |store: &Store, key: &Key| {
+            store.read.contains_key(key) || store.damaged.contains(key) || store.gone.contains(key)
+        };
+        let is_done = |store: &Store| entries.iter().all(|(key, _)| is_told(store, key));
         self.until("read", is_done).await;
     }
 }
@@ -234,11 +259,11 @@ fn open_engine(kind: &Kind) -> (Engine, Behind) {
         Kind::Log(dir) => {
             let mut dir = open_dir(dir);
             let seat = dir.take_seats().remove(0);
-            (Engine::Log(LogEngine::open(seat, &bell).unwrap()), Behind::Dir { _dir: dir })
+            (Engine::Log(Box::new(LogEngine::open(seat, &bell).unwrap())), Behind::Dir { _dir: dir })
         }
-        Kind::Cassandra(options) => {
+        Kind::Cassandra(options, node) => {
             let threads = CassandraThreads::start(options).unwrap();
-            let engine = CassandraEngine::open(threads.seat(0, NodeId(0xcafe)), &bell);
+            let engine = CassandraEngine::open(threads.seat(0, NodeId(*node)), &bell);
             (Engine::Cassandra(Box::new(engine)), Behind::Threads { _threads: threads })
         }
     }

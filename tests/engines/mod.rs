@@ -2,6 +2,7 @@
 //! the test says so and why, and is skipped.
 #![allow(dead_code)]
 
+pub mod cassandra;
 pub mod registry;
 
 use serde_json::Value;

@@ -3,6 +3,7 @@
 use super::{Shard, Turn};
 use crate::id::{ExecutorId, Location, Login, NodeId, Phase};
 use crate::mailbox::{Mailbox, MailboxId, Mailboxes};
+use crate::mutant::{self, Mutant};
 use crate::peer::{Asker, PresenceState, ToEdge};
 use crate::presence::Registered;
 
@@ -33,6 +34,9 @@ impl Shard {
         }
         self.recall(mailbox);
         self.log_all(turn, (id, mailbox));
+        if mailbox.presence.drains().is_some() && !mutant::is(Mutant::RegistersWithoutLoading) {
+            self.become_stale(turn, mailbox);
+        }
         self.pump(turn, mailbox);
     }
 

@@ -34,6 +34,10 @@ pub struct CoreCounts {
     pub busy: u64,
     /// Refusals because too few replicas could be reached.
     pub unavailable: u64,
+    /// Inboxes that were read from a store that all cores share.
+    pub loads: u64,
+    /// Messages that another core had seen taken, or expire.
+    pub gone: u64,
     /// Times that the oldest tombstone was forgotten for lack of room.
     pub tombstones_full: u64,
 }

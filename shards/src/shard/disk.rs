@@ -1,6 +1,6 @@
 //! What goes to the storage engine and what comes back: logging, flushing, relocation, recovery (rules 1, 8 and 15).
 
-use super::{Pending, Run, Shard, Turn, flush_stored, tombstone_record};
+use super::{By, Pending, Run, Shard, Turn, flush_stored, tombstone_record};
 use crate::event::Action;
 use crate::frame::Code;
 use crate::id::{Key, Slot, UserId};
@@ -23,7 +23,7 @@ impl Shard {
     pub fn on_timer(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox)) {
         let Some(held) = mailbox.held.as_mut() else { return };
         held.timer_armed = false;
-        if self.is_full && mailbox.presence.drains().is_some() {
+        if (self.is_full || self.is_away) && mailbox.presence.drains().is_some() {
             self.arm(turn.now, id, mailbox);
             return;
         }
@@ -158,7 +158,7 @@ impl Shard {
                 entry.set_content(Content::Flushed(place));
                 self.counts.stored += 1;
                 self.tell_stored(turn, run, (id, slot), entry);
-                let asks = entry.take_ask();
+                let asks = entry.take_ask() || (self.is_shared() && !entry.is_told());
                 let flushed = |user, key| FromReplica::Flushed { user, key, asks };
                 self.tell_replicas(turn, mailbox, flushed, key);
             }
@@ -329,20 +329,51 @@ impl Shard {
         (bytes, place): (u32, Place),
     ) {
         let sender = self.senders.acquire(&entry.key.sender);
-        let (_, mailbox) = mailboxes.open(&entry.user);
-        let held = mailbox.held();
+        let (id, mailbox) = mailboxes.open(&entry.user);
         let key = (entry.key.id, sender);
-        if let Some(known) = held.inbox.entry_mut(key) {
-            let before = known.content();
-            known.set_content(Content::Flushed(place));
-            if let Content::Flushed(old) = before {
-                trim(turn, old);
-            }
+        if self.is_shared() && self.tombstones.contains(id, key) {
+            // Stored once more through another core, behind what killed it.
+            self.append_tombstone(turn, (id, mailbox), key, Some(place));
+            return self.senders.release(sender);
+        }
+        let held = mailbox.held();
+        if held.inbox.entry(key).is_some() {
+            self.recover_known(turn, (id, mailbox), key, place);
             return self.senders.release(sender);
         }
         let mut entry = Entry::new(key.0, sender, bytes, Content::Flushed(place));
         entry.set_told(true);
         held.insert(&mut self.sums, entry);
+    }
+
+    /// An entry that is here already was found at this place.
+    fn recover_known(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (id, mailbox): (MailboxId, &mut Mailbox),
+        key: EntryKey,
+        place: Place,
+    ) {
+        let slot = mailbox.slot;
+        let Some(entry) = mailbox.held.as_mut().and_then(|held| held.inbox.entry_mut(key)) else { return };
+        match entry.content() {
+            // Its own append is about to be answered.
+            Content::Logging(_) => {}
+            Content::Flushed(old) => {
+                entry.set_content(Content::Flushed(place));
+                if !self.is_shared() {
+                    trim(turn, old);
+                }
+            }
+            Content::Unlogged(cell) => {
+                entry.set_content(Content::Flushed(place));
+                self.cells.clear(cell);
+                self.unlogged_bytes -= u64::from(entry.bytes);
+                let mut run = Run::default();
+                self.tell_stored(turn, &mut run, (id, slot), entry);
+                flush_stored(turn, run);
+            }
+        }
     }
 
     fn recover_tombstone(
@@ -404,13 +435,14 @@ impl Shard {
         {
             let key = first.key();
             let told = first.is_told();
-            let Some((entry, others)) = self.take(turn, (id, mailbox), key) else { return };
+            let Some((entry, others)) = self.take(turn, (id, mailbox), key, By::This) else { return };
             self.counts.expired += 1;
             for to in self.origin(&entry).into_iter().chain(others).filter(|_| !told) {
                 let refusal = Refusal { code: Code::Expired, wait_ms: 0 };
                 turn.to_edge(to.login.at, ToEdge::Refused { to, refusal });
             }
         }
+        self.unload((id, mailbox));
         mailbox.settle();
     }
 

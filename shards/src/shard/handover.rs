@@ -26,9 +26,11 @@ impl Shard {
         for id in mailboxes.numbers() {
             let Some(mailbox) = mailboxes.mailbox(id) else { continue };
             let shard = self.shard_of(mailbox.slot);
-            let Some(held) = mailbox.held.as_mut().filter(|_| changed.contains(&shard)) else { continue };
+            if !changed.contains(&shard) {
+                continue;
+            }
             // The bits were of places among the replicas before.
-            if !mutant::is(Mutant::CopiesCountedByOldPlace) {
+            if let Some(held) = mailbox.held.as_mut().filter(|_| !mutant::is(Mutant::CopiesCountedByOldPlace)) {
                 held.inbox.each_mut(|entry| entry.copies = 0);
             }
             if !self.serves(mailbox.slot) && !mutant::is(Mutant::LeaverKeepsServing) {
@@ -56,6 +58,8 @@ impl Shard {
     fn leave_mailbox(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox)) {
         self.recall(mailbox);
         self.log_all(turn, (id, mailbox));
+        self.refuse_waiting(turn, mailbox);
+        self.become_stale(turn, mailbox);
         let shard = self.shard_of(mailbox.slot);
         let Some(held) = mailbox.held.as_mut() else { return };
         self.open_tenure(shard).left += held.inbox.len() as u64;
@@ -105,14 +109,16 @@ impl Shard {
         let heirs = heirs.fold(0, |bits, bit| bits | bit);
         let enough = usize::from(self.config.limits.copies_min).min(tenure.replicas().len()).max(1);
         let kept = heirs & entry.copies;
-        let is_kept = kept == heirs && kept.count_ones() as usize >= enough;
+        let is_kept = self.is_shared() || (kept == heirs && kept.count_ones() as usize >= enough);
         let drops_early = mutant::is(Mutant::LeaverDropsBeforeFlushed) && heirs != 0;
         if !(is_kept || drops_early) {
             return;
         }
         let Some(held) = mailbox.held.as_mut() else { return };
         if held.remove(&mut self.sums, key).is_some() {
-            turn.out.push(Action::Storage(StorageRequest::Trim { place }));
+            if !self.is_shared() {
+                turn.out.push(Action::Storage(StorageRequest::Trim { place }));
+            }
             self.addresses.take(id, key);
             self.senders.release(key.1);
             self.on_removed(mailbox.slot);

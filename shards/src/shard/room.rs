@@ -81,11 +81,11 @@ impl Shard {
     /// Whether what is appended now does not fail for what is known. Else it would, and what comes behind it until that is
     /// heard, and so on for as long as anything comes.
     pub(super) fn has_room(&self) -> bool {
-        !self.is_full && self.doubtful == 0
+        !self.is_full && !self.is_away && self.doubtful == 0
     }
 
     /// There may be room now for what failed.
-    fn go_on_with_room(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn go_on_with_room(&mut self, turn: &mut Turn<'_>) {
         if !self.has_room() {
             return;
         }

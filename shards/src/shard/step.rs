@@ -30,13 +30,15 @@ pub(super) struct Due {
     claims: BTreeMap<NodeId, BTreeMap<u32, bool>>,
     /// What these nodes had on disk of these shards may not be there any more: they are asked again.
     pub(super) unsure: BTreeMap<u32, BTreeSet<NodeId>>,
+    /// What other cores have stored of these before may be read now.
+    pub(super) stale: BTreeSet<u32>,
     /// Offers of shards of which there is nothing here.
     empty: BTreeMap<(NodeId, ExecutorId, u32), BTreeSet<u32>>,
 }
 
 impl Due {
     fn is_empty(&self) -> bool {
-        self.shards.is_empty() && self.claims.is_empty() && self.empty.is_empty()
+        self.shards.is_empty() && self.claims.is_empty() && self.empty.is_empty() && self.stale.is_empty()
     }
 
     pub(super) fn shard(&mut self, shard: u32) {
@@ -156,6 +158,7 @@ impl Shard {
                 continue;
             }
             let is_changed = self.open_tenure(shard).set_replicas(replicas);
+            self.complete_by_store(&placement, shard);
             self.arrange(shard, is_changed);
             if is_changed {
                 changed.insert(shard);
@@ -165,6 +168,17 @@ impl Shard {
         let others = placement.cores().iter().copied().filter(|&core| core != self.config.node);
         let wanted = others.filter(|core| !self.links.contains(core));
         turn.out.extend(wanted.map(|node| Action::Connect { node, via: None }));
+    }
+
+    /// A store that is shared has everything. Who kept the shard before is not known: it may have been any core.
+    fn complete_by_store(&mut self, placement: &Placement, shard: u32) {
+        let mut before = placement.cores().to_vec();
+        before.push(self.config.node);
+        let is_shared = self.is_shared();
+        let tenure = self.open_tenure(shard);
+        if is_shared && tenure.serves() && !tenure.is_complete() {
+            tenure.on_mark(before, None);
+        }
     }
 
     /// Who matters for a shard is looked at again, and whoever does newly is asked; if its replicas have changed,
@@ -270,6 +284,7 @@ impl Shard {
         shards.iter().for_each(|&shard| self.look_at(shard));
         self.tell_claims(turn);
         self.offer(turn, mailboxes, &shards);
+        self.read_again(turn, mailboxes);
         self.become_served(turn, mailboxes, &shards);
     }
 
@@ -459,6 +474,7 @@ impl Shard {
         }
         for &shard in &taken {
             self.due.shard(shard);
+            self.due.stale.insert(shard);
             self.want_again(turn, shard);
         }
         let (executor, shards) = (self.config.executor, taken.into_iter().collect());
@@ -468,7 +484,7 @@ impl Shard {
     /// What this executor has of some shards, by slot: entries that were logged, and tombstones.
     fn digests(&self, mailboxes: &mut Mailboxes, shards: &BTreeSet<u32>) -> BTreeMap<Slot, u64> {
         let mut digests = BTreeMap::new();
-        if shards.is_empty() {
+        if shards.is_empty() || self.is_shared() {
             return digests;
         }
         let mut add = |mailbox: &Mailbox, key: EntryKey, kind: u8| {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{Pending, Run, Shard, Turn, flush_stored, tell_others, to_core};
+use super::{By, Pending, Run, Shard, Turn, flush_stored, tell_others, to_core};
 use crate::event::Action;
 use crate::id::{ExecutorId, Key, NodeId, Slot, UserId};
 use crate::inbox::{Content, Entry, EntryKey};
@@ -83,7 +83,8 @@ impl Syncs {
 impl Shard {
     /// Who gets what is appended to a slot. Who had no room for some of it gets nothing until it wants all.
     pub(super) fn offered(&self, slot: Slot) -> Vec<NodeId> {
-        let peers = self.tenure(slot).into_iter().flat_map(|tenure| tenure.peers());
+        let keep_copies = (!self.is_shared()).then(|| self.tenure(slot)).flatten();
+        let peers = keep_copies.into_iter().flat_map(|tenure| tenure.peers());
         peers.filter(|(_, peer)| peer.is_offered(slot) && !peer.is_short(slot)).map(|(node, _)| node).collect()
     }
 
@@ -114,13 +115,17 @@ impl Shard {
             FromReplica::Entry { user, message, flushed } => {
                 self.on_copy(turn, mailboxes, &user, (node, message, flushed));
             }
+            FromReplica::Flushed { user, key, asks } if self.is_shared() => {
+                self.on_stored_elsewhere(turn, mailboxes, (node, key, asks), user);
+            }
             FromReplica::Flushed { user, key, asks } => {
                 if let Some(at) = mailboxes.find(&user) {
                     self.on_copy_flushed(turn, at, node, (&key, asks));
                 }
             }
             FromReplica::Tombstone { user, key, taken_at } => {
-                if self.serves(slot_of(user.as_bytes())) || mailboxes.find(&user).is_some() {
+                let keeps = self.serves(slot_of(user.as_bytes())) && !self.is_shared();
+                if keeps || mailboxes.find(&user).is_some() {
                     self.on_copy_taken(turn, mailboxes.open(&user), &key, taken_at);
                 }
             }
@@ -285,7 +290,7 @@ impl Shard {
     ) {
         let sender = self.senders.acquire(&name.sender);
         let key = (name.id, sender);
-        if let Some((entry, others)) = self.take(turn, (id, mailbox), key) {
+        if let Some((entry, others)) = self.take(turn, (id, mailbox), key, By::Another) {
             tell_others(turn, others);
             let mut run = Run::default();
             if let Some(origin) = self.origin(&entry) {
@@ -302,6 +307,9 @@ impl Shard {
             // Never seen here: another replica may still bring it, so the tombstone is kept on disk too.
             mailbox.references += 1;
             self.senders.retain(sender);
+            if self.is_shared() {
+                return self.senders.release(sender);
+            }
             let name = Key { id: key.0, sender: name.sender.clone() };
             let record = super::tombstone_record(mailbox, name, taken_at, None);
             self.append(turn, mailbox, record, Pending::Tombstone { mailbox: id, key, relocates: None });

@@ -6,17 +6,20 @@ use iris_shards::storage::{Record, StorageEvent, StorageRequest};
 use crate::logged::{Files, Logged};
 use crate::model::{Model, Platter};
 use crate::rng::Rng;
+use crate::shared::{Common, Shared};
 
 /// A living engine.
 pub enum Engine {
     Model(Box<Model>),
     Log(Box<Logged>),
+    Shared(Box<Shared>),
 }
 
 /// What outlives the process.
 pub enum Medium {
     Model(Platter),
     Log(Box<Files>),
+    Shared(Common),
 }
 
 impl Medium {
@@ -30,6 +33,7 @@ impl Medium {
         match self {
             Medium::Model(platter) => *platter = Platter::default(),
             Medium::Log(files) => files.wipe(),
+            Medium::Shared(_) => {}
         }
     }
 
@@ -38,6 +42,7 @@ impl Medium {
         match self {
             Medium::Model(platter) => platter.ids(),
             Medium::Log(files) => files.ids(),
+            Medium::Shared(common) => common.borrow().ids(),
         }
     }
 }
@@ -47,6 +52,7 @@ impl Engine {
         match medium {
             Medium::Model(platter) => Engine::Model(Box::new(Model::new(platter, flush_us))),
             Medium::Log(files) => Engine::Log(Box::new(Logged::new(*files, flush_us))),
+            Medium::Shared(common) => Engine::Shared(Box::new(Shared::new(common, flush_us))),
         }
     }
 
@@ -55,6 +61,7 @@ impl Engine {
         match self {
             Engine::Model(model) => Medium::Model(model.crash(rng)),
             Engine::Log(log) => Medium::Log(Box::new(log.crash(rng))),
+            Engine::Shared(shared) => Medium::Shared(shared.crash(rng)),
         }
     }
 
@@ -63,6 +70,7 @@ impl Engine {
         match self {
             Engine::Model(model) => model.recover(),
             Engine::Log(log) => log.recover(),
+            Engine::Shared(_) => Vec::new(),
         }
     }
 
@@ -71,6 +79,10 @@ impl Engine {
         match self {
             Engine::Model(model) => model.request(request, now_us, rng),
             Engine::Log(log) => log.request(request, now_us, rng),
+            Engine::Shared(shared) => {
+                shared.request(request, now_us, rng);
+                None
+            }
         }
     }
 
@@ -79,6 +91,7 @@ impl Engine {
         match self {
             Engine::Model(model) => model.flush(now_us, rng),
             Engine::Log(log) => log.flush(now_us, rng),
+            Engine::Shared(shared) => shared.flush(now_us, rng),
         }
     }
 
@@ -86,6 +99,7 @@ impl Engine {
         match self {
             Engine::Model(model) => model.set_full(full),
             Engine::Log(log) => log.set_full(full),
+            Engine::Shared(shared) => shared.set_away(full),
         }
     }
 
@@ -93,6 +107,7 @@ impl Engine {
         match self {
             Engine::Model(model) => model.slow_us = slow_us,
             Engine::Log(log) => log.slow_us = slow_us,
+            Engine::Shared(shared) => shared.slow_us = slow_us,
         }
     }
 
@@ -101,6 +116,7 @@ impl Engine {
         match self {
             Engine::Model(model) => model.next_at(),
             Engine::Log(log) => log.next_at(),
+            Engine::Shared(shared) => shared.next_at(),
         }
     }
 
@@ -114,6 +130,7 @@ impl Engine {
         match self {
             Engine::Model(model) => model.tell(now_us, rng),
             Engine::Log(log) => log.tell(now_us, rng),
+            Engine::Shared(shared) => shared.tell(now_us, rng),
         }
     }
 
@@ -122,6 +139,7 @@ impl Engine {
         match self {
             Engine::Model(model) => model.platter.ids(),
             Engine::Log(log) => log.files.ids(),
+            Engine::Shared(shared) => shared.ids(),
         }
     }
 }

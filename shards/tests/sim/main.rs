@@ -24,6 +24,8 @@ mod rng;
 mod run;
 mod script;
 mod seeds;
+mod shared;
+mod sharing;
 mod shrink;
 mod wire;
 mod world;

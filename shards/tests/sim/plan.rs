@@ -4,6 +4,7 @@ use iris_shards::limits::{CoreLimits, EdgeLimits};
 
 use crate::moving::{Keepers, MOVING};
 use crate::rng::Rng;
+use crate::sharing::SHARING;
 
 /// What a run is. Equal plans give equal runs.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct Plan {
     pub as_bytes: bool,
     /// The embedded log on a simulated disk instead of the fast model of an engine.
     pub real_log: bool,
+    /// All cores share one store.
+    pub is_shared: bool,
     pub pace: Pace,
     /// Scheduler steps before everything is healed.
     pub steps: u64,
@@ -219,6 +222,7 @@ impl Plan {
             out_frames_max: rng.pick(&[4, 20, 500]),
             as_bytes: rng.permille(150),
             real_log: rng.permille(150),
+            is_shared: false,
             pace,
             steps,
             ops: Vec::new(),
@@ -440,9 +444,10 @@ fn odd(rng: &mut Rng, plan: &Plan, flavour: &Flavour, span: (u64, u64), ops: &mu
 
 impl Plan {
     /// The plan of a seed: a third are single nodes, a third edges with one core, a third have up to three replicas; in
-    /// those from [`MOVING`] on shards move.
+    /// those from [`MOVING`] on shards move, in those from [`SHARING`] on the cores share a store.
     pub fn of(seed: u64) -> Plan {
         match seed % 3 {
+            _ if seed >= SHARING => Plan::sharing(seed),
             _ if seed >= MOVING => Plan::moving(seed),
             0 => Plan::single(seed),
             1 => Plan::cluster(seed, 1),

@@ -8,12 +8,13 @@ use iris_shards::edge_node::{EdgeConfig, EdgeNode};
 use iris_shards::event::{Action, CoreEvent, EdgeEvent};
 use iris_shards::id::{ExecutorId, MessageId, NodeId, SessionId};
 use iris_shards::peer::{ToCore, ToCores, ToEdge};
-use iris_shards::storage::{Reach, Record};
+use iris_shards::storage::{Reach, Record, StorageEvent};
 use iris_shards::time::Now;
 
 use crate::engine::{Engine, Medium};
 use crate::ledger::ConnectionIx;
 use crate::plan::Plan;
+use crate::shared::{COPIES, Common};
 use crate::world::World;
 
 /// Messages between the halves of an executor in one turn, in thousands of which an endless exchange is told.
@@ -98,7 +99,11 @@ enum Source {
 }
 
 impl Process {
-    pub fn new(ix: usize, plan: &Plan) -> Self {
+    pub fn new(ix: usize, plan: &Plan, common: &Common) -> Self {
+        let medium = || match plan.is_shared {
+            true => Medium::Shared(common.clone()),
+            false => Medium::new(plan.real_log, plan.seed as u32),
+        };
         Process {
             ix,
             skew_us: plan.nodes[ix].skew_us,
@@ -107,7 +112,7 @@ impl Process {
             starts: 0,
             view: 0,
             executors: Vec::new(),
-            media: (0..plan.nodes[ix].executors).map(|_| Medium::new(plan.real_log, plan.seed as u32)).collect(),
+            media: (0..plan.nodes[ix].executors).map(|_| medium()).collect(),
             mono_ms: 10_000 * (ix as u64 + 1),
             slow_us: 0,
             is_full: false,
@@ -309,6 +314,9 @@ impl World {
             return self.crash(node);
         }
         if let Some(event) = event {
+            if let StorageEvent::Recovered { record, .. } = &event {
+                self.on_flushed(node, record);
+            }
             self.tell_core(node, executor, CoreEvent::Storage(event));
         }
     }
@@ -316,7 +324,9 @@ impl World {
     fn on_flushed(&mut self, node: usize, record: &Record) {
         let Record::Entry(entry) = record else { return };
         if let Some(message) = self.ledger.find(entry.key.id) {
-            self.ledger.notes[message].flushed |= 1 << node;
+            // What is in the store is there for all.
+            let nodes = if self.plan.is_shared { !0 } else { 1 << node };
+            self.ledger.notes[message].flushed |= nodes;
         }
     }
 
@@ -408,7 +418,10 @@ impl World {
             executors: executors as u16,
             limits: self.plan.core.clone(),
             placement,
-            reach: Reach::Own,
+            reach: match self.plan.is_shared {
+                true => Reach::Shared { copies: COPIES },
+                false => Reach::Own,
+            },
             seed: node as u64,
         };
         let mut engine = Engine::new(medium, self.plan.pace.flush_us);

@@ -33,6 +33,7 @@ pub fn one_node() -> Plan {
         out_frames_max: 10_000,
         as_bytes: false,
         real_log: false,
+        is_shared: false,
         pace: Pace { burst: 4, time_permille: 0, time_us_max: 0, client_permille: 300, flush_us: (1_000, 1_000) },
         steps: 0,
         ops: Vec::new(),

@@ -20,6 +20,7 @@ use crate::moving::Keepers;
 use crate::plan::{FrameKind, MessageKind, Op, Plan, cores};
 use crate::process::Process;
 use crate::rng::Rng;
+use crate::shared::Common;
 
 /// Midnight of some day, in µs since the Unix epoch.
 const EPOCH_US: u64 = 1_700_000_000_000_000;
@@ -65,12 +66,13 @@ impl World {
     pub fn new(plan: Plan) -> Self {
         let placements = plan.views.iter().map(|keepers| placement(&plan, keepers)).collect();
         let count = plan.nodes.len();
+        let common = Common::default();
         let mut world = World {
             rng: Rng::new(plan.seed),
             now_us: 1_000,
             step: 0,
             hash: plan.seed,
-            processes: (0..count).map(|ix| Process::new(ix, &plan)).collect(),
+            processes: (0..count).map(|ix| Process::new(ix, &plan, &common)).collect(),
             links: Links::new(count),
             clients: Vec::new(),
             connections: Vec::new(),

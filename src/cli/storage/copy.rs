@@ -62,9 +62,9 @@ impl Copy {
             (Side::Cassandra, Side::Log(dir)) => (dir, false),
             _ => return Err(Failure::new(Exit::Usage, "one of --from and --to is log:DIR, the other one cassandra")),
         };
-        let log = log_options(&config, dir)?;
+        let (log, cassandra) = (log_options(&config, dir)?, cassandra_options(&config)?);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let summary = runtime.block_on(copied(&cassandra_options(&config)?, &log, is_from_log))?;
+        let summary = runtime.block_on(copied(&cassandra, &log, is_from_log))?;
         report(&summary)?;
         Ok(())
     }
@@ -107,6 +107,14 @@ fn log_options(config: &Config, dir: PathBuf) -> Result<StorageOptions, Failure>
     Ok(StorageOptions::of(config, dir, layout.executors as u16))
 }
 
+fn cassandra_options(config: &Config) -> Result<CassandraOptions, Failure> {
+    let Some(options) = config.storage.shared() else {
+        let why = "the configuration has `storage: log`: name one with --config that says where the cluster is";
+        return Err(Failure::new(Exit::Usage, why));
+    };
+    Ok(CassandraOptions { request_ms_max: REQUEST_MS_MAX, ..options.clone() })
+}
+
 impl From<CopyError> for Failure {
     fn from(error: CopyError) -> Self {
         match error {
@@ -132,11 +140,4 @@ mod tests {
             assert!(side(wrong).is_err(), "{wrong}");
         }
     }
-}
-// TEMPORARY until the configuration has it.
-fn cassandra_options(_config: &Config) -> Result<CassandraOptions, Failure> {
-    let env = |name| std::env::var(name).unwrap_or_default();
-    let mut options = CassandraOptions::new(vec![env("TEMP_HOST")], &env("TEMP_KEYSPACE"), &env("TEMP_DC"));
-    options.request_ms_max = REQUEST_MS_MAX;
-    Ok(options)
 }

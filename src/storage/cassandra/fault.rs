@@ -28,6 +28,14 @@ pub enum StorageFault {
         /// Which.
         keyspace: String,
     },
+    /// Which data centre is not said, or not one of them.
+    #[error("keyspace {keyspace} is kept in {}: name one of them as node.cassandra.data_centre", known.join(", "))]
+    DataCentre {
+        /// Which.
+        keyspace: String,
+        /// Those that keep it.
+        known: Vec<String>,
+    },
     /// Written by another version.
     #[error("the tables in keyspace {keyspace} have format {found}, this version knows {}", super::schema::FORMAT)]
     Format {

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use iris_shards::id::{Key, UserId};
 use iris_shards::storage::Place;
 
-use super::job::{Group, Step};
+use super::job::{Group, Newest, Step};
 use super::place::{At, Writers, bucket_of, end_of};
 
 /// Steps of a group, and bytes of bodies after which no more is added.
@@ -59,7 +59,8 @@ struct Waiting {
 #[derive(Debug)]
 enum What {
     Step(Step),
-    Load,
+    /// And which of these keys were taken.
+    Load(Vec<Key>),
 }
 
 /// What is to be done next for a user.
@@ -67,8 +68,8 @@ enum What {
 pub enum Next {
     /// Write, and then these appends are told.
     Write(Group, Vec<u64>),
-    /// Find everything alive.
-    Load,
+    /// Find everything alive, and which of these keys were taken.
+    Load(Vec<Key>),
 }
 
 impl Inbox {
@@ -122,9 +123,9 @@ impl Inbox {
         &mut self.floors[at]
     }
 
-    /// Everything alive is wanted.
-    pub fn load(&mut self) {
-        self.waiting.push_back(Waiting { bucket: None, what: What::Load, append: None });
+    /// Everything alive is wanted, and which of these keys were taken.
+    pub fn load(&mut self, keys: Vec<Key>) {
+        self.waiting.push_back(Waiting { bucket: None, what: What::Load(keys), append: None });
     }
 
     fn wait(&mut self, bucket: Option<i32>, step: Step, append: Option<u64>) {
@@ -143,7 +144,7 @@ impl Inbox {
 
     /// Whether nothing would be missed but knowledge that can be had again.
     pub fn is_forgettable(&self) -> bool {
-        self.waiting.is_empty() && !self.is_busy && self.alive.is_empty() && self.lag == 0
+        self.waiting.is_empty() && !self.is_busy && self.lag == 0
     }
 
     /// What is to be done next; `floors`: or the floors, if there is nothing else.
@@ -154,10 +155,11 @@ impl Inbox {
                 return Some(Next::Write(Group { user: user.clone(), bucket: None, steps }, Vec::new()));
             }
         }
-        if matches!(self.waiting.front()?.what, What::Load) {
+        if let What::Load(keys) = &mut self.waiting.front_mut()?.what {
+            let keys = std::mem::take(keys);
             self.waiting.pop_front();
             self.begin_load(writers);
-            return Some(Next::Load);
+            return Some(Next::Load(keys));
         }
         Some(self.next_group(user))
     }
@@ -202,10 +204,38 @@ impl Inbox {
     }
 
     /// A row was found.
-    pub fn found(&mut self, place: Place, writer: i32, at: At) {
+    pub fn found(&mut self, (place, writer, at): (Place, i32, At)) {
         self.alive.insert(place);
         let floor = self.floor(writer);
         floor.top = floor.top.max(at);
+    }
+
+    /// Writes nothing that is there already. Returns the appends that this answers, with the rows that are there.
+    pub fn drop_found(&mut self, newest: &Newest, writers: &mut Writers) -> Vec<(u64, (At, i32))> {
+        let (alive, mut answered) = (&mut self.alive, Vec::new());
+        self.waiting.retain(|waiting| {
+            let (What::Step(Step::Entry { at, key, .. }), Some(append)) = (&waiting.what, waiting.append) else {
+                return true;
+            };
+            let Some(&row) = newest.get(key) else { return true };
+            if let Some(place) = writers.place(writers.own(), *at) {
+                alive.remove(&place);
+            }
+            answered.push((append, row));
+            false
+        });
+        answered
+    }
+
+    /// Another row has the key of this one.
+    pub fn outdone(&mut self, (place, writer, at): (Place, i32, At), key: Key) {
+        self.alive.remove(&place);
+        self.wait(Some(bucket_of(at)), Step::Dead { writer, at, key }, None);
+    }
+
+    /// A row is not there any more.
+    pub fn gone(&mut self, place: Place) {
+        self.alive.remove(&place);
     }
 
     /// All rows were found, behind these floors.
@@ -335,18 +365,34 @@ mod tests {
     fn a_load_waits_for_writes_before_it_and_holds_those_behind_it() {
         let mut rig = Rig::new();
         rig.put(1);
-        rig.inbox.load();
+        rig.inbox.load(vec![key(8)]);
         let behind = rig.put(2);
         rig.next();
         rig.next();
-        assert!(matches!(rig.inbox.next(&user(), &mut rig.writers, true), Some(Next::Load)));
+        let next = rig.inbox.next(&user(), &mut rig.writers, true);
+        assert!(matches!(next, Some(Next::Load(keys)) if keys == [key(8)]));
         assert_eq!(rig.inbox.alive.iter().collect::<Vec<_>>(), [&behind]);
-        rig.inbox.found(rig.writers.place(9, 5).unwrap(), 9, 5);
+        let other = rig.writers.place(9, 5).unwrap();
+        rig.inbox.found((other, 9, 5));
         rig.inbox.loaded(&[(9, 4)]);
         assert_eq!(rig.next().1, [1]);
-        let other = rig.writers.place(9, 5).unwrap();
         rig.take(other);
         let dead = rig.next().0.into_iter().chain(rig.next().0);
         assert!(dead.into_iter().any(|step| step == Step::DeadUpTo { writer: 9, at: 5 }));
+    }
+
+    #[test]
+    fn what_is_found_is_not_written_again() {
+        let mut rig = Rig::new();
+        rig.inbox.load(Vec::new());
+        rig.put(2);
+        rig.put(3);
+        assert!(matches!(rig.inbox.next(&user(), &mut rig.writers, true), Some(Next::Load(_))));
+        let newest = Newest::from_iter([(key(2), (5, 9))]);
+        assert_eq!(rig.inbox.drop_found(&newest, &mut rig.writers), [(0, (5, 9))], "by another writer");
+        rig.inbox.loaded(&[]);
+        rig.next();
+        let (steps, appends) = rig.next();
+        assert!(matches!(&steps[..], [Step::Entry { at: 3, .. }]) && appends == [1]);
     }
 }

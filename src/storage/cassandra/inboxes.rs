@@ -10,12 +10,15 @@ use iris_shards::id::{Key, UserId};
 use iris_shards::storage::{Place, Record};
 
 use super::inbox::{Inbox, Next};
-use super::job::{Job, Row, Step};
+use super::job::{Job, Newest, Row, Step};
 use super::order::Order;
 use super::place::{At, Clock, Writers, bucket_of, bucket_of_ms};
+use crate::storage::fatal;
 
 /// Inboxes without messages that are remembered, so that their next message costs one write and not two.
 const IDLE_MAX: usize = 1 << 16;
+
+const TOO_MANY_WRITERS: &str = "more than 65,536 nodes have stored messages for the users of one executor";
 
 /// See the module.
 #[derive(Debug)]
@@ -25,8 +28,8 @@ pub struct Inboxes {
     idle: VecDeque<UserId>,
     /// Users whose floors have risen.
     lagging: Vec<UserId>,
+    /// By the numbers of their jobs.
     under_way: HashMap<u64, UnderWay, RandomState>,
-    next_ticket: u64,
     writes_max: usize,
     order: Order,
     /// Numbers of other nodes, and places.
@@ -39,7 +42,6 @@ pub struct Inboxes {
 struct UnderWay {
     user: UserId,
     appends: Vec<u64>,
-    since_ms: u64,
 }
 
 impl Inboxes {
@@ -51,7 +53,6 @@ impl Inboxes {
             idle: VecDeque::new(),
             lagging: Vec::new(),
             under_way: HashMap::default(),
-            next_ticket: 0,
             writes_max,
             order: Order::default(),
             writers: Writers::new(writer),
@@ -63,7 +64,7 @@ impl Inboxes {
     pub fn append(&mut self, record: Record, wall_ms: u64) {
         let at = self.clock.next(wall_ms);
         let own = self.writers.own();
-        let place = self.writers.place(own, at).unwrap_or(Place(0));
+        let place = self.writers.place(own, at).unwrap_or_else(|| fatal(TOO_MANY_WRITERS));
         let append = self.order.push(place);
         match record {
             Record::Entry(entry) => {
@@ -84,9 +85,9 @@ impl Inboxes {
         }
     }
 
-    /// Everything alive of a user is wanted.
-    pub fn load(&mut self, user: &UserId) {
-        self.inbox(user).load();
+    /// Everything alive of a user is wanted, and which of these keys were taken.
+    pub fn load(&mut self, user: &UserId, keys: Vec<Key>) {
+        self.inbox(user).load(keys);
         self.on_changed(user);
     }
 
@@ -119,55 +120,68 @@ impl Inboxes {
         }
     }
 
-    /// The next job, while there is room.
-    pub fn next_job(&mut self, now_ms: u64) -> Option<Job> {
+    /// The next job, which gets this number, while there is room.
+    pub fn next_job(&mut self, number: u64) -> Option<Job> {
         while self.under_way.len() < self.writes_max {
             let user = self.queue.pop_front()?;
             let Some(inbox) = self.by_user.get_mut(&user) else { continue };
             inbox.is_queued = false;
             let Some(next) = inbox.next(&user, &mut self.writers, true) else { continue };
             inbox.is_busy = true;
-            self.next_ticket += 1;
-            let ticket = self.next_ticket;
             let (job, appends) = match next {
-                Next::Write(group, appends) => (Job::Write { ticket, group }, appends),
-                Next::Load => return Some(Job::Load { user }),
+                Next::Write(group, appends) => (Job::Write(group), appends),
+                Next::Load(keys) => (Job::Load { user: user.clone(), keys }, Vec::new()),
             };
-            self.under_way.insert(ticket, UnderWay { user, appends, since_ms: now_ms });
+            self.under_way.insert(number, UnderWay { user, appends });
             return Some(job);
         }
         None
     }
 
-    /// A group is written.
-    pub fn written(&mut self, ticket: u64) {
-        let Some(done) = self.under_way.remove(&ticket) else { return };
+    /// A group is written, or a user's inbox loaded.
+    pub fn done(&mut self, number: u64) {
+        let Some(done) = self.under_way.remove(&number) else { return };
         done.appends.into_iter().for_each(|append| self.order.written(append));
-        self.on_free(&done.user);
-    }
-
-    fn on_free(&mut self, user: &UserId) {
-        if let Some(inbox) = self.by_user.get_mut(user) {
+        if let Some(inbox) = self.by_user.get_mut(&done.user) {
             inbox.is_busy = false;
         }
-        self.on_changed(user);
+        self.on_changed(&done.user);
     }
 
     /// Rows were found. Returns their places.
     pub fn found(&mut self, user: &UserId, rows: &[Row]) -> Vec<Place> {
         let inbox = self.by_user.entry_ref(user).or_default();
-        let places = rows.iter().filter_map(|row| {
-            let place = self.writers.place(row.writer, row.at)?;
-            inbox.found(place, row.writer, row.at);
-            Some(place)
-        });
-        places.collect()
+        let place_of = |row: &Row| {
+            let place = self.writers.place(row.writer, row.at).unwrap_or_else(|| fatal(TOO_MANY_WRITERS));
+            inbox.found((place, row.writer, row.at));
+            place
+        };
+        rows.iter().map(place_of).collect()
     }
 
-    /// All rows were found.
-    pub fn loaded(&mut self, user: &UserId, floors: &[(i32, At)]) {
-        self.inbox(user).loaded(floors);
-        self.on_free(user);
+    /// Another row has the key of this one.
+    pub fn outdone(&mut self, user: &UserId, (writer, at, key): (i32, At, Key)) {
+        if let Some(place) = self.writers.place(writer, at) {
+            self.inbox(user).outdone((place, writer, at), key);
+        }
+    }
+
+    /// A row is not there any more.
+    pub fn gone(&mut self, user: &UserId, place: Place) {
+        if let Some(inbox) = self.by_user.get_mut(user) {
+            inbox.gone(place);
+        }
+    }
+
+    /// All rows were found. What waits to be written and is among them is written.
+    pub fn loaded(&mut self, user: &UserId, floors: &[(i32, At)], newest: &Newest) {
+        let inbox = self.by_user.entry_ref(user).or_default();
+        inbox.loaded(floors);
+        for (append, (at, writer)) in inbox.drop_found(newest, &mut self.writers) {
+            if let Some(place) = self.writers.place(writer, at) {
+                self.order.written_at(append, place);
+            }
+        }
     }
 
     /// Writes the floors that have risen, once there is nothing else to write for their users.
@@ -200,11 +214,6 @@ impl Inboxes {
     /// Appends that were not told.
     pub fn untold(&self) -> usize {
         self.order.len()
-    }
-
-    /// Writes under way, and since when the oldest of them is, in ms.
-    pub fn under_way(&self) -> (usize, Option<u64>) {
-        (self.under_way.len(), self.under_way.values().map(|under_way| under_way.since_ms).min())
     }
 
     /// Whether something is to be written.

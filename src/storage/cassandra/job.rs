@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use ahash::RandomState;
+use hashbrown::HashMap;
 use iris_shards::id::{Body, Key, UserId};
 use tokio::sync::mpsc::Sender;
 
@@ -58,13 +60,11 @@ pub enum Job {
     /// Keep times up to `until`.
     Reserve { executor: u16, until: At },
     /// Write.
-    Write { ticket: u64, group: Group },
+    Write(Group),
     /// Read the messages of one page.
     Read(Slice),
-    /// Find everything alive of a user.
-    Load { user: UserId },
-    /// Was this key taken lately?
-    WasTaken { user: UserId, key: Key },
+    /// Find everything alive of a user, and which of these keys were taken.
+    Load { user: UserId, keys: Vec<Key> },
 }
 
 /// A row without its body.
@@ -77,37 +77,44 @@ pub struct Row {
     pub body_bytes: u32,
 }
 
-/// An answer.
+/// The row of each key that was found: time and writer.
+pub type Newest = HashMap<Key, (At, i32), RandomState>;
+
+/// An answer. All but `Rows` end their job.
 #[derive(Debug)]
 pub enum Answer {
     /// No later time than `behind` was ever given to this writer; those up to `until` are kept now.
     Opened { behind: At, until: At },
-    /// The database cannot be used, which waiting does not change.
-    Refused { why: String },
     /// Times up to here are kept.
     Reserved { until: At },
     /// Written, at the consistency level.
-    Written { ticket: u64 },
+    Written,
     /// What was found, and what was not.
     Read { slice: Slice, found: Vec<(At, Key, u64, Body)> },
-    /// Some rows of a user.
-    Rows { user: UserId, rows: Vec<Row> },
-    /// The end of a user's rows; where those of each writer begin.
-    Loaded { user: UserId, floors: Vec<(i32, At)> },
-    /// Whether there is a record of this key.
-    WasTaken { user: UserId, key: Key, taken_at: Option<u64> },
+    /// Some rows of a user, and those that others of the same keys outdo.
+    Rows { user: UserId, rows: Vec<Row>, outdone: Vec<(i32, At, Key)> },
+    /// The end of a user's rows: where those of each writer begin, what was found, and which keys were taken when.
+    Loaded { user: UserId, floors: Vec<(i32, At)>, newest: Newest, taken: Vec<(Key, u64)> },
 }
 
 /// Who asks.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// Where answers go.
-    pub answers: Sender<Answer>,
+    /// Where answers go, each with the number of its job.
+    pub answers: Sender<(u64, Answer)>,
     /// Rung after each.
     pub bell: Bell,
     /// The own writer.
     pub writer: i32,
 }
 
-/// A job and who asks.
-pub type Asking = (Job, Arc<Asked>);
+/// A job, its number, and who asks.
+#[derive(Debug)]
+pub struct Asking {
+    /// Unique for the one who asks.
+    pub number: u64,
+    /// What is to be done.
+    pub job: Job,
+    /// For whom.
+    pub asked: Arc<Asked>,
+}

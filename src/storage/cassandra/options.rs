@@ -1,6 +1,9 @@
 //! How to reach the cluster, and the bounds of what is asked of it at once.
 
+use crate::config::Token;
 use scylla::statement::Consistency;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// What the operator chooses.
 #[derive(Debug, Clone)]
@@ -9,12 +12,14 @@ pub struct CassandraOptions {
     pub hosts: Vec<String>,
     /// Where the tables are.
     pub keyspace: String,
-    /// Whose nodes are asked.
-    pub data_center: String,
+    /// Whose nodes are asked; `None`: there is one only.
+    pub data_centre: Option<String>,
     /// Of reads and writes; `stored` is said when it was reached.
     pub consistency: Level,
     /// Name and password.
-    pub login: Option<(String, String)>,
+    pub login: Option<(String, Token)>,
+    /// How TLS is spoken; `None`: it is not.
+    pub tls: Option<TlsFiles>,
     /// Threads that speak to the cluster.
     pub threads: u16,
     /// Writes under way per executor, each of one partition.
@@ -33,14 +38,15 @@ pub struct CassandraOptions {
 
 impl CassandraOptions {
     /// The defaults, for these hosts.
-    pub fn new(hosts: Vec<String>, keyspace: &str, data_center: &str) -> Self {
+    pub fn new(hosts: Vec<String>, keyspace: &str) -> Self {
         const DAY_MS: u64 = super::place::DAY_MS;
         CassandraOptions {
             hosts,
             keyspace: keyspace.to_owned(),
-            data_center: data_center.to_owned(),
+            data_centre: None,
             consistency: Level::LocalQuorum,
             login: None,
+            tls: None,
             threads: 1,
             writes_max: 128,
             reads_max: 32,
@@ -52,6 +58,15 @@ impl CassandraOptions {
     }
 }
 
+/// PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Of those that are trusted; `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// With this node's certificate and key; `None`: it shows none.
+    pub identity: Option<PathBuf>,
+}
+
 /// How many replicas have to answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
@@ -61,8 +76,6 @@ pub enum Level {
     Quorum,
     /// Most of every data centre. Only for writes; reads then ask for a local quorum.
     EachQuorum,
-    /// All.
-    All,
 }
 
 impl Level {
@@ -71,7 +84,6 @@ impl Level {
             Level::LocalQuorum => Consistency::LocalQuorum,
             Level::Quorum => Consistency::Quorum,
             Level::EachQuorum => Consistency::EachQuorum,
-            Level::All => Consistency::All,
         }
     }
 
@@ -80,7 +92,17 @@ impl Level {
         match self {
             Level::LocalQuorum | Level::EachQuorum => Consistency::LocalQuorum,
             Level::Quorum => Consistency::Quorum,
-            Level::All => Consistency::One,
+        }
+    }
+
+    /// How many replicas have a write that was confirmed, at least, when data centres keep so many copies: what `stored`
+    /// may say.
+    pub(super) fn copies(self, replicas: &BTreeMap<String, u8>, data_centre: &str) -> u8 {
+        let most_of = |copies: u8| copies / 2 + 1;
+        match self {
+            Level::LocalQuorum => replicas.get(data_centre).map_or(1, |&copies| most_of(copies)),
+            Level::Quorum => most_of(replicas.values().sum()),
+            Level::EachQuorum => replicas.values().map(|&copies| most_of(copies)).sum(),
         }
     }
 }

@@ -21,9 +21,20 @@ impl Order {
 
     /// This one is written.
     pub fn written(&mut self, append: u64) {
-        if let Some((_, written)) = append.checked_sub(self.first).and_then(|at| self.list.get_mut(at as usize)) {
+        if let Some((_, written)) = self.waiting(append) {
             *written = true;
         }
+    }
+
+    /// It was written before, at this place.
+    pub fn written_at(&mut self, append: u64, place: Place) {
+        if let Some(waiting) = self.waiting(append) {
+            *waiting = (place, true);
+        }
+    }
+
+    fn waiting(&mut self, append: u64) -> Option<&mut (Place, bool)> {
+        append.checked_sub(self.first).and_then(|at| self.list.get_mut(at as usize))
     }
 
     /// Those that can be told now.
@@ -52,8 +63,8 @@ mod tests {
         assert!(order.take().is_empty());
         order.written(appends[0]);
         assert_eq!(order.take(), [Place(0), Place(1)]);
-        order.written(appends[2]);
-        assert_eq!(order.take(), [Place(2), Place(3)]);
+        order.written_at(appends[2], Place(7));
+        assert_eq!(order.take(), [Place(7), Place(3)]);
         assert_eq!(order.push(Place(9)), 4);
     }
 }

@@ -3,11 +3,15 @@
 //! `inbox` holds messages by (user, day), in the order in which each node wrote them; `taken` the keys that were taken;
 //! `users` where the rows of a user begin, so that a page is read behind what is dead and never through it.
 
+use std::collections::BTreeMap;
+
 use scylla::client::session::Session;
 use scylla::errors::ExecutionError;
 
 use super::fault::StorageFault;
 
+/// What `SimpleStrategy` has for the name of a data centre.
+pub const ALL: &str = "replication_factor";
 /// Of the tables.
 pub const FORMAT: i32 = 1;
 
@@ -83,6 +87,19 @@ pub async fn check(session: &Session, keyspace: &str) -> Result<(), StorageFault
 fn is_unknown(cause: &ExecutionError) -> bool {
     use scylla::errors::{DbError, RequestAttemptError};
     matches!(cause, ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::Invalid, _)))
+}
+
+/// Which data centres keep a keyspace, and how many copies each. `SimpleStrategy` knows none: [`ALL`].
+pub async fn replicas(session: &Session, keyspace: &str) -> Result<BTreeMap<String, u8>, StorageFault> {
+    let name = checked(keyspace)?;
+    let query = format!("SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = '{name}'");
+    let answer = |cause: &dyn std::fmt::Display| StorageFault::Answer(cause.to_string());
+    let found = session.query_unpaged(query, ()).await.map_err(|cause| StorageFault::Request(Box::new(cause)))?;
+    let found = found.into_rows_result().map_err(|cause| answer(&cause))?;
+    let (replication,) =
+        found.first_row::<(BTreeMap<String, String>,)>().map_err(|_| StorageFault::NoTables { keyspace: name })?;
+    let copies = replication.into_iter().filter(|(name, _)| name != "class");
+    Ok(copies.map(|(name, copies)| (name, copies.parse().unwrap_or(1))).collect())
 }
 
 /// A name that can be written into a statement.

@@ -1,6 +1,7 @@
 //! The statements, and the driver's session that runs them. Each attempt is bounded in time and never repeated by the
 //! driver: that is the storage thread's affair, for all statements may be repeated.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ use super::schema;
 
 /// Rows per answer of the cluster.
 const PAGE_ROWS: i32 = 1_000;
+/// ScyllaDB takes a hundred in one query.
+const KEYS_PER_QUERY: usize = 64;
 
 type Values<'a> = Box<dyn SerializeRow + Send + Sync + 'a>;
 type Result<T> = std::result::Result<T, StorageFault>;
@@ -41,7 +44,7 @@ pub struct Connected {
     read: PreparedStatement,
     rows: PreparedStatement,
     user: PreparedStatement,
-    was_taken: PreparedStatement,
+    taken_of: PreparedStatement,
     until: PreparedStatement,
     reserve: PreparedStatement,
     keep_s: i32,
@@ -51,12 +54,15 @@ pub struct Connected {
 
 /// A session, whatever the tables.
 pub async fn connect(options: &CassandraOptions) -> Result<Session> {
-    let places = DefaultPolicy::builder().prefer_datacenter(options.data_center.clone()).token_aware(true).build();
+    let mut places = DefaultPolicy::builder().token_aware(true);
+    if let Some(data_centre) = &options.data_centre {
+        places = places.prefer_datacenter(data_centre.clone());
+    }
     let profile = ExecutionProfile::builder()
         .consistency(options.consistency.of_writes())
         .request_timeout(Some(Duration::from_millis(options.request_ms_max)))
         .retry_policy(Arc::new(FallthroughRetryPolicy::new()))
-        .load_balancing_policy(places)
+        .load_balancing_policy(places.build())
         .build();
     let mut builder = SessionBuilder::new()
         .known_nodes(&options.hosts)
@@ -64,10 +70,25 @@ pub async fn connect(options: &CassandraOptions) -> Result<Session> {
         .connection_timeout(Duration::from_millis(options.request_ms_max))
         .fetch_schema_metadata(false);
     if let Some((name, password)) = &options.login {
-        builder = builder.user(name, password);
+        builder = builder.user(name, password.reveal());
     }
     let failed = |cause| StorageFault::Connect { hosts: options.hosts.join(", "), cause: Box::new(cause) };
     builder.build().await.map_err(failed)
+}
+
+/// How many replicas have a write that was confirmed. Tries once, and tells what an operator has to do.
+pub async fn copies(options: &CassandraOptions) -> Result<u8> {
+    let session = connect(options).await?;
+    schema::check(&session, &options.keyspace).await?;
+    let replicas = schema::replicas(&session, &options.keyspace).await?;
+    let known: Vec<String> = replicas.keys().cloned().collect();
+    let data_centre = match (&options.data_centre, &known[..]) {
+        (Some(named), _) if known.contains(named) => named,
+        (None, [only]) => only,
+        (Some(_), [only]) if only == schema::ALL => only,
+        _ => return Err(StorageFault::DataCentre { keyspace: options.keyspace.clone(), known }),
+    };
+    Ok(options.consistency.copies(&replicas, data_centre))
 }
 
 impl Connected {
@@ -122,8 +143,11 @@ impl Connected {
                 .one(&format!("SELECT at, id, sender, sent_at, bytes FROM {{}}.inbox WHERE {of_row} AND at > ?"), reads)
                 .await?,
             user: prepare.one("SELECT last, floor FROM {}.users WHERE user = ?", reads).await?,
-            was_taken: prepare
-                .one("SELECT taken_at FROM {}.taken WHERE user = ? AND bucket = ? AND id = ? AND sender = ?", reads)
+            taken_of: prepare
+                .one(
+                    "SELECT id, sender, taken_at FROM {}.taken WHERE user = ? AND bucket = ? AND (id, sender) IN ?",
+                    reads,
+                )
                 .await?,
             until: prepare.one("SELECT until FROM {}.writers WHERE writer = ?", reads).await?,
             reserve: prepare.one("INSERT INTO {}.writers (writer, executor, until) VALUES (?, ?, ?)", writes).await?,
@@ -198,7 +222,7 @@ impl Connected {
 
     /// Where the rows of each writer begin, and in which bucket its newest are.
     pub async fn user(&self, user: &UserId) -> Result<Vec<(i32, At, i32)>> {
-        type Map<V> = Option<std::collections::BTreeMap<i32, V>>;
+        type Map<V> = Option<BTreeMap<i32, V>>;
         let rows: Vec<(Map<i32>, Map<At>)> = self.select(&self.user, &(user.as_str(),)).await?;
         let Some((last, floor)) = rows.into_iter().next() else { return Ok(Vec::new()) };
         let floor = floor.unwrap_or_default();
@@ -217,12 +241,24 @@ impl Connected {
         rows.into_iter().map(row).collect()
     }
 
-    /// When a key was taken, if that is remembered.
-    pub async fn was_taken(&self, user: &UserId, key: &Key) -> Result<Option<u64>> {
-        let bucket = bucket_of_ms(key.id.time_ms());
-        let values = (user.as_str(), bucket, key.id.bytes().to_vec(), key.sender.as_str());
-        let rows: Vec<(i64,)> = self.select(&self.was_taken, &values).await?;
-        Ok(rows.first().map(|row| row.0 as u64))
+    /// Which of these keys were taken, and when, as far as that is remembered.
+    pub async fn taken_of(&self, user: &UserId, keys: &[Key]) -> Result<Vec<(Key, u64)>> {
+        let mut buckets: BTreeMap<i32, Vec<(Vec<u8>, &str)>> = BTreeMap::new();
+        for key in keys {
+            let of_bucket = buckets.entry(bucket_of_ms(key.id.time_ms())).or_default();
+            of_bucket.push((key.id.bytes().to_vec(), key.sender.as_str()));
+        }
+        let mut taken = Vec::new();
+        for (bucket, keys) in buckets {
+            for keys in keys.chunks(KEYS_PER_QUERY) {
+                let values = (user.as_str(), bucket, keys);
+                let rows: Vec<(Vec<u8>, String, i64)> = self.select(&self.taken_of, &values).await?;
+                for (id, sender, taken_at) in rows {
+                    taken.push((key_of(&id, &sender)?, taken_at as u64));
+                }
+            }
+        }
+        Ok(taken)
     }
 
     /// Up to where times were kept for a writer.

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use iris_shards::id::UserId;
+use iris_shards::id::{Key, UserId};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::fault::StorageFault;
-use super::job::{Answer, Asked, Asking, Job};
+use super::job::{Answer, Asking, Job, Newest, Row};
 use super::options::CassandraOptions;
 use super::place::{At, KEPT, bucket_of};
 use super::session::Connected;
@@ -35,86 +35,95 @@ fn start_one(number: u16, options: CassandraOptions) -> Result<Sender<Asking>, S
     Ok(sender)
 }
 
-/// Waits for the first job before it connects, so that each executor hears why that fails.
 async fn run(options: CassandraOptions, mut jobs: Receiver<Asking>) {
-    let mut connected: Option<Arc<Connected>> = None;
-    while let Some((job, asked)) = jobs.recv().await {
-        if connected.is_none() {
-            connected = connect(&options, &asked).await.map(Arc::new);
-        }
-        let Some(session) = connected.clone() else { continue };
-        tokio::spawn(perform(session, job, asked));
+    let Some(session) = connect(&options, &jobs).await.map(Arc::new) else { return };
+    while let Some(asking) = jobs.recv().await {
+        tokio::spawn(perform(session.clone(), asking));
     }
 }
 
-/// Tries until it works, or cannot, which the executor is told.
-async fn connect(options: &CassandraOptions, asked: &Asked) -> Option<Connected> {
+/// Tries until it works, or nobody waits any more. Also what an operator has to do may be done meanwhile.
+async fn connect(options: &CassandraOptions, jobs: &Receiver<Asking>) -> Option<Connected> {
     let mut retry = Retry::new("connect");
-    loop {
+    while !jobs.is_closed() {
         match Connected::new(options).await {
             Ok(connected) => return Some(connected),
-            Err(_) if asked.answers.is_closed() => return None,
-            Err(fault) if fault.may_pass() => retry.wait(&fault).await,
-            Err(fault) => {
-                answer(asked, Answer::Refused { why: fault.to_string() }).await;
-                return None;
-            }
+            Err(fault) => retry.wait(&fault).await,
         }
     }
+    None
 }
 
-async fn perform(session: Arc<Connected>, job: Job, asked: Arc<Asked>) {
-    let mut retry = Retry::new(job.name());
+async fn perform(session: Arc<Connected>, asking: Asking) {
+    let mut retry = Retry::new(asking.job.name());
     loop {
-        match attempt(&session, &job, &asked).await {
-            Ok(told) => return answer(&asked, told).await,
-            Err(_) if asked.answers.is_closed() => return,
+        match attempt(&session, &asking).await {
+            Ok(told) => return answer(&asking, told).await,
+            Err(_) if asking.asked.answers.is_closed() => return,
             Err(fault) => retry.wait(&fault).await,
         }
     }
 }
 
-async fn attempt(session: &Connected, job: &Job, asked: &Asked) -> Result<Answer, StorageFault> {
-    Ok(match job {
+async fn attempt(session: &Connected, asking: &Asking) -> Result<Answer, StorageFault> {
+    let writer = asking.asked.writer;
+    Ok(match &asking.job {
         Job::Open { executor, now } => {
-            let behind = session.until(asked.writer).await?;
+            let behind = session.until(writer).await?;
             let until = behind.max(*now) + KEPT;
-            session.reserve(asked.writer, *executor, until).await?;
+            session.reserve(writer, *executor, until).await?;
             Answer::Opened { behind, until }
         }
         Job::Reserve { executor, until } => {
-            session.reserve(asked.writer, *executor, *until).await?;
+            session.reserve(writer, *executor, *until).await?;
             Answer::Reserved { until: *until }
         }
-        Job::Write { ticket, group } => {
-            session.write(group, asked.writer).await?;
-            Answer::Written { ticket: *ticket }
+        Job::Write(group) => {
+            session.write(group, writer).await?;
+            Answer::Written
         }
         Job::Read(slice) => {
             let found = session.read(slice).await?;
             Answer::Read { slice: slice.clone(), found }
         }
-        Job::Load { user } => load(session, user, asked).await?,
-        Job::WasTaken { user, key } => {
-            let taken_at = session.was_taken(user, key).await?;
-            Answer::WasTaken { user: user.clone(), key: key.clone(), taken_at }
-        }
+        Job::Load { user, keys } => load(session, (user, keys), asking).await?,
     })
 }
 
-/// A failure on the way begins anew: rows that were found twice are the same rows.
-async fn load(session: &Connected, user: &UserId, asked: &Asked) -> Result<Answer, StorageFault> {
-    let mut floors = Vec::new();
+/// A failure on the way begins anew: rows that were found twice are the same rows. What was taken is looked up behind the
+/// rows: what is not among them by now, because another core has taken it, is found there.
+async fn load(session: &Connected, (user, keys): (&UserId, &[Key]), asking: &Asking) -> Result<Answer, StorageFault> {
+    let (mut floors, mut newest) = (Vec::new(), Newest::default());
     for (writer, floor, last) in session.user(user).await? {
         floors.push((writer, floor));
         for bucket in first_bucket(floor, last, session.keep_days())..=last {
-            let rows = session.rows(user, (bucket, writer, floor)).await?;
-            if !rows.is_empty() {
-                answer(asked, Answer::Rows { user: user.clone(), rows }).await;
+            let (rows, outdone) = sift(&mut newest, session.rows(user, (bucket, writer, floor)).await?);
+            if !rows.is_empty() || !outdone.is_empty() {
+                answer(asking, Answer::Rows { user: user.clone(), rows, outdone }).await;
             }
         }
     }
-    Ok(Answer::Loaded { user: user.clone(), floors })
+    let taken = session.taken_of(user, keys).await?;
+    Ok(Answer::Loaded { user: user.clone(), floors, newest, taken })
+}
+
+/// Which rows count as far as is known, and which do not. Of the rows of one key that two cores have written it is the
+/// youngest: whoever finds several agrees on it, and the core that has the message now is most likely to know it.
+fn sift(newest: &mut Newest, rows: Vec<Row>) -> (Vec<Row>, Vec<(i32, At, Key)>) {
+    let (mut kept, mut outdone) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in rows {
+        let is = (row.at, row.writer);
+        match newest.get(&row.key).copied() {
+            Some(known) if known > is => outdone.push((row.writer, row.at, row.key)),
+            known => {
+                let other = known.filter(|known| *known != is);
+                outdone.extend(other.map(|(at, writer)| (writer, at, row.key.clone())));
+                newest.insert(row.key.clone(), is);
+                kept.push(row);
+            }
+        }
+    }
+    (kept, outdone)
 }
 
 /// Nothing is kept for longer, so nothing older is looked for.
@@ -122,10 +131,10 @@ fn first_bucket(floor: At, last: i32, keep_days: i32) -> i32 {
     bucket_of(floor + 1).max(last - keep_days)
 }
 
-async fn answer(asked: &Asked, told: Answer) {
+async fn answer(asking: &Asking, told: Answer) {
     // Nobody listens when the executor has ended.
-    let _ = asked.answers.send(told).await;
-    asked.bell.ring();
+    let _ = asking.asked.answers.send((asking.number, told)).await;
+    asking.asked.bell.ring();
 }
 
 impl Job {
@@ -133,10 +142,9 @@ impl Job {
         match self {
             Job::Open { .. } => "open",
             Job::Reserve { .. } => "reserve times",
-            Job::Write { .. } => "write",
+            Job::Write(_) => "write",
             Job::Read(_) => "read",
             Job::Load { .. } => "find what is stored",
-            Job::WasTaken { .. } => "find what was taken",
         }
     }
 }
@@ -160,5 +168,31 @@ impl Retry {
         self.attempts += 1;
         tokio::time::sleep(Duration::from_millis(self.wait_ms)).await;
         self.wait_ms = (self.wait_ms * 2).min(RETRY_MS_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iris_shards::id::MessageId;
+
+    fn row(n: u64, writer: i32, at: At) -> Row {
+        let key = Key { id: MessageId::v7(n, 1), sender: UserId::parse(b"alice").unwrap() };
+        Row { writer, at, key, sent_at: n, body_bytes: 1 }
+    }
+
+    #[test]
+    fn the_youngest_row_of_a_key_counts_whoever_finds_it_first() {
+        let rows = [row(1, 1, 10), row(2, 1, 11), row(1, 2, 20), row(2, 2, 9), row(1, 2, 20)];
+        for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0]] {
+            let mut newest = Newest::default();
+            let mut alive = std::collections::BTreeSet::new();
+            for at in order {
+                let (kept, outdone) = sift(&mut newest, vec![rows[at].clone()]);
+                kept.into_iter().for_each(|row| drop(alive.insert((row.writer, row.at))));
+                outdone.into_iter().for_each(|(writer, at, _)| drop(alive.remove(&(writer, at))));
+            }
+            assert_eq!(alive.into_iter().collect::<Vec<_>>(), [(1, 11), (2, 20)]);
+        }
     }
 }

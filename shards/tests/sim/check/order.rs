@@ -19,7 +19,7 @@ pub fn take(ledger: &mut Ledger, plan: &Plan, message: MessageIx, late: bool) ->
         later.id > note.id && later.first > note.position && later.position > later.refused && !later.is_doubtful
     };
     let Some(&later) = before.iter().rev().find(overtaken) else { return Ok(()) };
-    let excused = plan.may_be_late() && note.was_scarce;
+    let excused = plan.may_be_late() && (note.was_scarce || plan.is_shared);
     ledger.counts.late += 1;
     let (note, later_note) = (&ledger.notes[message], &ledger.notes[later]);
     ensure(excused, "order", || {

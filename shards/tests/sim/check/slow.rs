@@ -20,6 +20,7 @@ pub fn applies(plan: &Plan) -> bool {
         && !plan.is_on_demand
         && plan.pace.time_permille == 0
         && !plan.real_log
+        && !plan.is_shared
         && plan.ops.iter().all(|(_, op)| harmless(op))
 }
 

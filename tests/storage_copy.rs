@@ -10,6 +10,7 @@ mod process;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use iris::storage::cassandra::connect;
@@ -36,6 +37,9 @@ impl Rig {
         let rig = Rig { cassandra, keyspace, dir, now_ms };
         let (hosts, copies) = (cassandra.hosts().join(","), format!("{}=3", cassandra.data_centre()));
         let init = ["storage", "init", "--hosts", &hosts, "--keyspace", &rig.keyspace, "--data-centers", &copies];
+        // Tables that are made at the same time make the cluster disagree with itself for a while.
+        static ONE: Mutex<()> = Mutex::new(());
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let done = process::run(&init);
         assert_eq!(done.code, Some(0), "{}", done.err);
         std::fs::write(rig.config(), configuration(&cassandra.hosts(), &rig.keyspace)).unwrap();
@@ -81,15 +85,11 @@ impl Rig {
         let statement = statement.replace("{}", &self.keyspace);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let session = connect(&self.cassandra.options(&self.keyspace)).await.unwrap();
+            let mut options = self.cassandra.options(&self.keyspace);
+            options.request_ms_max = 60_000;
+            let session = connect(&options).await.unwrap();
             session.query_unpaged(statement, ()).await.unwrap();
         });
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        self.execute("DROP KEYSPACE {}");
     }
 }
 
@@ -206,7 +206,6 @@ fn what_is_wrong_is_named() {
     fails(without, 2, "name one with --config");
     rig.execute("DROP KEYSPACE {}");
     fails(rig.copy(&of(&log), "cassandra"), 1, "run `iris storage init`");
-    rig.execute("CREATE KEYSPACE {} WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}");
 }
 
 #[test]

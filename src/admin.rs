@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use status::{
-    ExecutorStatus, Histogram, IdleStatus, LinkStatus, LogStatus, Messages, Paths, Shards, Status, Totals, Traffic,
+    ExecutorStatus, Histogram, IdleStatus, LinkStatus, LogStatus, Messages, Paths, Shards, Status, StorageStatus,
+    Totals, Traffic,
 };
 
 const REQUEST_BYTES_MAX: u64 = 4_096;

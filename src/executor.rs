@@ -28,7 +28,7 @@ use crate::links::{Dialled, Happening, LinkParts, Links};
 use crate::mesh::Endpoint;
 use crate::runtime::Seat;
 use crate::sockets::{ConnectionKey, ListenerId, Sleep, SocketEvent, SocketSettings, Sockets};
-use crate::storage::{Engine, LogSeat};
+use crate::storage::{Engine, StorageSeat};
 
 mod clients;
 mod linking;
@@ -99,8 +99,8 @@ pub struct Parts {
     pub link_listeners: Vec<Socket>,
     /// What its links say and obey.
     pub links: LinkParts,
-    /// Its log; an edge has none.
-    pub log: Option<LogSeat>,
+    /// Of its storage engine; an edge has none.
+    pub storage: Option<StorageSeat>,
     /// From the main thread.
     pub control: Receiver<Control>,
     /// Connections of the node.
@@ -151,7 +151,7 @@ impl Executor {
             settings.spin = Duration::ZERO;
         }
         let sockets = Sockets::new(settings, seat.pulse.clone()).map_err(|error| error.to_string())?;
-        let engine = Engine::open(parts.log, seat.bell()).map_err(|error| error.to_string())?;
+        let engine = Engine::open(parts.storage, seat.bell()).map_err(|error| error.to_string())?;
         let links = Links::new(parts.links, (seat.executor, seat.executors));
         let connections = Connections::new(parts.names.frame_bytes_max as usize, parts.names.out_bytes_max);
         Ok(Executor {

@@ -7,6 +7,7 @@ mod assembly;
 mod cluster;
 mod lines;
 mod status;
+mod stores;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,11 +23,12 @@ use crate::executor::{Executor, Names};
 use crate::preflight::{self, ListenSettings, PreflightError};
 use crate::runtime::{Executors, RuntimeError, Seat, bells};
 use crate::service::{Service, Stop};
-use crate::storage::{DataDir, LogSeat, StorageError, StorageOptions};
+use crate::storage::StorageError;
 use assembly::Assembly;
 use cluster::{Cluster, Door};
 use lines::Lines;
 use status::StatusSource;
+use stores::Stores;
 
 /// Descriptors that connections do not get: rings, files of the log, the admin socket.
 const RESERVED_FILES: u64 = 256;
@@ -71,15 +73,16 @@ pub fn serve(config: &Config, service: &Service) -> Result<(), NodeError> {
     let connections_max = connections_max(config, &layout)?;
     let (listen, listeners) = listen(config, &layout)?;
     let mut door = Door::open(config)?;
-    let (_data, seats) = storage_seats(config, &layout)?;
-    tracing::info!(executors = layout.executors, ?mode, connections_max, data = %config.data.display(), "starting");
+    let mut stores = Stores::open(config, &layout)?;
+    let (storage, data) = (config.storage.word(), config.data.display());
+    tracing::info!(executors = layout.executors, ?mode, connections_max, storage, %data, "starting");
     let bells = bells(&layout)?;
     let (lines, controls) = Lines::new(&bells);
     let cluster = Arc::new(Cluster::join(config, &door, &lines, layout.executors)?);
     let names = Arc::new(Names::new(config, connections_max));
     let doors = (listeners, std::mem::take(&mut door.listeners));
     let assembly = Assembly { config, names, cluster: &cluster, lines: &lines, bells: &bells };
-    let mut parts = assembly.parts(controls, doors, seats);
+    let mut parts = assembly.parts(controls, doors, &mut stores);
     let executors = Executors::start(&layout, bells.clone(), |executor| {
         let parts = parts[executor].take();
         Box::new(move |seat: Seat| async move {
@@ -89,7 +92,7 @@ pub fn serve(config: &Config, service: &Service) -> Result<(), NodeError> {
     })?;
     lines.open();
     let draining = Arc::new(AtomicBool::new(false));
-    let status = StatusSource::new(config, &listen, (&lines, &cluster), draining.clone());
+    let status = StatusSource::new(config, &listen, (&lines, &cluster, stores.reach()), draining.clone());
     let _admin = admin::serve(&config.admin, verbs(status, service))?;
     service.ready(&listen);
     let stop = service.until_stop(|| executors.stalled_ms(), || summary(&lines));
@@ -111,16 +114,6 @@ fn verbs(status: StatusSource, service: &Service) -> Verbs {
 fn summary(lines: &Lines) -> String {
     let totals = lines.totals();
     format!("{} sessions, {} messages in inboxes", totals.sessions, totals.inbox_messages)
-}
-
-/// Where each executor keeps what it stores; an edge keeps nothing.
-fn storage_seats(config: &Config, layout: &Layout) -> Result<(Option<DataDir>, Vec<Option<LogSeat>>), NodeError> {
-    if !config.role.is_core() {
-        return Ok((None, (0..layout.executors).map(|_| None).collect()));
-    }
-    let mut data = DataDir::open(&StorageOptions::of(config, config.data.clone(), layout.executors as u16))?;
-    let seats = data.take_seats().into_iter().map(Some).collect();
-    Ok((Some(data), seats))
 }
 
 /// One listener per executor and address.

@@ -36,7 +36,7 @@ impl Rig {
         let (keyspace, dir) = (format!("copy_{test}_{now_ms}"), tempfile::tempdir().unwrap());
         let rig = Rig { cassandra, keyspace, dir, now_ms };
         let (hosts, copies) = (cassandra.hosts().join(","), format!("{}=3", cassandra.data_centre()));
-        let init = ["storage", "init", "--hosts", &hosts, "--keyspace", &rig.keyspace, "--data-centers", &copies];
+        let init = ["storage", "init", "--hosts", &hosts, "--keyspace", &rig.keyspace, "--data-centres", &copies];
         // Tables that are made at the same time make the cluster disagree with itself for a while.
         static ONE: Mutex<()> = Mutex::new(());
         let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);

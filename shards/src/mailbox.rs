@@ -79,6 +79,8 @@ pub struct Loading {
     pub from_ms: u64,
     /// More may have been stored since.
     pub is_stale: bool,
+    /// Some of the answer was given up as it came, because others keep the mailbox.
+    pub is_void: bool,
 }
 
 /// One user of this executor's core.

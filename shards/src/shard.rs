@@ -281,6 +281,7 @@ impl Shard {
             let mut run = Run::default();
             self.tell_stored(turn, &mut run, (id, slot), entry);
             flush_stored(turn, run);
+            self.ask_others(turn, mailbox, key);
             return self.senders.release(sender);
         }
         if let Some(refusal) = self.refusal(mailbox, message.body.len() as u64) {

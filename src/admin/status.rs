@@ -31,6 +31,8 @@ pub struct Status {
     pub executors: Vec<ExecutorStatus>,
     /// All together.
     pub totals: Totals,
+    /// What keeps messages.
+    pub storage: StorageStatus,
     /// Who is there, and how that is known.
     pub discovery: DiscoveryStatus,
     /// Links to other nodes, by name.
@@ -181,6 +183,19 @@ pub struct LogStatus {
     pub flushes: u64,
     /// How long that took.
     pub flush_us: Histogram,
+    /// Of a cluster that cores share: since when it confirms nothing, in ms since the Unix epoch.
+    pub away_since_unix_ms: Option<u64>,
+}
+
+/// What keeps messages.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageStatus {
+    /// log, cassandra or scylla; empty for an edge, which keeps none.
+    pub engine: String,
+    /// Of a cluster that cores share: how many copies `stored` names.
+    pub copies: Option<u8>,
+    /// And since when it confirms nothing, in ms since the Unix epoch.
+    pub away_since_unix_ms: Option<u64>,
 }
 
 /// How an executor waits for work.

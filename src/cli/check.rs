@@ -40,8 +40,13 @@ fn summary(config: &Config) -> String {
         let (role, cluster) = (config.role.word(), &config.cluster);
         parts.push(format!("{role} in {} ({}), links on {link}", cluster.name, cluster.discovery.word()));
     }
-    if config.role.is_core() {
-        parts.push(format!("data in {}", config.data.display()));
+    match config.storage.shared() {
+        _ if !config.role.is_core() => {}
+        None => parts.push(format!("data in {}", config.data.display())),
+        Some(options) => {
+            let (engine, hosts) = (config.storage.word(), options.hosts.join(", "));
+            parts.push(format!("messages in keyspace {} of {engine} at {hosts}", options.keyspace));
+        }
     }
     parts.join(", ")
 }

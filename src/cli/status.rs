@@ -93,16 +93,24 @@ fn head(status: &admin::Status) -> Vec<String> {
         ),
         format!("listening on {}", status.listen.join(", ")),
         format!("{} connections, {} users online", totals.connections, totals.sessions),
-        format!(
-            "{} messages in {} inboxes, {} in log files",
-            totals.inbox_messages,
-            totals.inboxes,
-            bytes(totals.log_bytes)
-        ),
+        format!("{} messages in {} inboxes, {}", totals.inbox_messages, totals.inboxes, kept(status)),
         format!("messages: {}", messages(totals.messages)),
         format!("paths: {}", paths(totals.paths)),
         String::new(),
     ]
+}
+
+/// By what.
+fn kept(status: &admin::Status) -> String {
+    let storage = &status.storage;
+    let Some(copies) = storage.copies else { return format!("{} in log files", bytes(status.totals.log_bytes)) };
+    let away = match storage.away_since_unix_ms {
+        Some(since) => {
+            format!("; it confirms nothing since {}, and messages for absent users are refused", rfc3339(since))
+        }
+        None => String::new(),
+    };
+    format!("of those in use; {} keeps them, with {copies} copies confirmed{away}", storage.engine)
 }
 
 /// Who else is in the cluster, and what is wrong with that.

@@ -6,7 +6,7 @@
 use super::Flags;
 use super::fault::{ConfigError, Fault, Place, Problem};
 use super::text::{Environment, Source};
-use super::used::{Config, Role};
+use super::used::Config;
 use super::written::{self, Discovery, Number, Numbers, Storage, Transport, Written};
 use iris_shards::limits::{CoreLimits, EdgeLimits};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -115,7 +115,9 @@ impl Check<'_> {
         let link = self.link(node, &cluster, edge.body_bytes_max);
         self.gossip_length(&node.name, &place, &cluster, &link);
         self.consul_length(&place, &cluster);
-        let data = self.data(&node.data, place.role, environment);
+        let storage = self.storage(written);
+        let keeps_files = place.role.is_core() && storage.shared().is_none();
+        let data = self.data(&node.data, keeps_files, environment);
         Config {
             link,
             cluster,
@@ -126,7 +128,7 @@ impl Check<'_> {
             shards: place.shards,
             listen: if place.role.is_edge() { self.listen(node) } else { Vec::new() },
             insecure: node.insecure,
-            storage: self.storage(written),
+            storage,
             admin: self.admin(&node.admin, &data),
             data,
             executors: self.executors(&node.executors),
@@ -330,8 +332,8 @@ impl Check<'_> {
         parsed
     }
 
-    /// An edge alone keeps nothing, and needs no place for it.
-    fn data(&mut self, written: &written::Path, role: Role, environment: Environment) -> PathBuf {
+    /// Who keeps nothing here, needs no place for it.
+    fn data(&mut self, written: &written::Path, keeps_files: bool, environment: Environment) -> PathBuf {
         if let Some(flag) = &self.flags.data {
             return flag.clone();
         }
@@ -339,7 +341,7 @@ impl Check<'_> {
             return PathBuf::from(self.text("node.data", path, 4_095));
         }
         state_directory(environment).unwrap_or_else(|| {
-            if role.is_core() {
+            if keeps_files {
                 self.fault("node.data", Problem::NoHome);
             }
             PathBuf::new()

@@ -7,8 +7,10 @@ use crossbeam_channel::Receiver;
 use iris_shards::core_node::{CoreConfig, CoreNode};
 use iris_shards::edge_node::{EdgeConfig, EdgeNode};
 use iris_shards::id::ExecutorId;
+use iris_shards::storage::Reach;
 use socket2::Socket;
 
+use super::stores::Stores;
 use super::{Cluster, Lines};
 use crate::bell::Bell;
 use crate::config::Config;
@@ -16,8 +18,6 @@ use crate::executor::{Control, MeshItem, Names, Parts};
 use crate::links::{Dialer, LinkParts};
 use crate::mesh::{Endpoint, mesh};
 use crate::random;
-use crate::storage::LogSeat;
-use iris_shards::storage::Reach;
 
 /// What all executors of a node share.
 pub struct Assembly<'a> {
@@ -39,17 +39,17 @@ impl Assembly<'_> {
         &self,
         controls: Vec<Receiver<Control>>,
         (listeners, mut link_listeners): (Vec<Vec<Socket>>, Vec<Socket>),
-        seats: Vec<Option<LogSeat>>,
+        stores: &mut Stores,
     ) -> Vec<Option<Parts>> {
         let ends: Vec<Endpoint<MeshItem>> = mesh(self.bells.to_vec(), self.config.mesh_bytes_max as usize);
         let connections = Arc::new(AtomicUsize::new(0));
         let dials = Arc::new(AtomicUsize::new(0));
-        let each = ends.into_iter().zip(listeners).zip(seats).zip(controls).enumerate();
-        let parts = each.map(|(executor, (((mesh, listeners), log), control))| {
+        let each = ends.into_iter().zip(listeners).zip(stores.take_seats()).zip(controls).enumerate();
+        let parts = each.map(|(executor, (((mesh, listeners), storage), control))| {
             let line = self.lines.line(executor);
             let dialer = Dialer::new(dials.clone(), line.control.clone(), line.bell.clone());
             let (own, view) = (self.cluster.own().clone(), self.cluster.first_view().clone());
-            let (edge, core) = self.machines(executor);
+            let (edge, core) = self.machines(executor, stores.reach());
             Parts {
                 edge,
                 core,
@@ -58,7 +58,7 @@ impl Assembly<'_> {
                 listeners,
                 link_listeners: std::mem::take(&mut link_listeners),
                 links: LinkParts { own, dialer, view },
-                log,
+                storage,
                 control,
                 connections: connections.clone(),
             }
@@ -66,14 +66,14 @@ impl Assembly<'_> {
         parts.map(Some).collect()
     }
 
-    fn machines(&self, executor: usize) -> (EdgeNode, CoreNode) {
+    fn machines(&self, executor: usize, reach: Reach) -> (EdgeNode, CoreNode) {
         let (node, executors, seed) = (self.names.node_id, self.bells.len() as u16, random::number());
         let executor = ExecutorId(executor as u16);
         let placement = self.cluster.first_view().placement.clone();
         let (is_core, limits) = (self.config.role.is_core(), self.config.edge.clone());
         let edge = EdgeConfig { node, executor, is_core, limits, placement: placement.clone(), seed };
         let limits = self.config.core.clone();
-        let core = CoreConfig { node, executor, executors, limits, placement, reach: Reach::Own, seed };
+        let core = CoreConfig { node, executor, executors, limits, placement, reach, seed };
         (EdgeNode::new(edge), CoreNode::new(core))
     }
 }

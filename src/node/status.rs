@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::{Cluster, Lines};
-use crate::admin::{LinkStatus, Status, Totals, Traffic};
+use crate::admin::{ExecutorStatus, LinkStatus, Status, StorageStatus, Totals, Traffic};
 use crate::config::Config;
+use iris_shards::storage::Reach;
 
 /// Answers what a node is doing.
 pub struct StatusSource {
@@ -17,6 +18,7 @@ pub struct StatusSource {
     region: String,
     role: &'static str,
     listen: Vec<String>,
+    storage: StorageStatus,
     lines: Lines,
     cluster: Arc<Cluster>,
     draining: Arc<AtomicBool>,
@@ -27,7 +29,7 @@ impl StatusSource {
     pub fn new(
         config: &Config,
         listen: &[SocketAddr],
-        (lines, cluster): (&Lines, &Arc<Cluster>),
+        (lines, cluster, reach): (&Lines, &Arc<Cluster>, Reach),
         draining: Arc<AtomicBool>,
     ) -> Self {
         StatusSource {
@@ -36,6 +38,7 @@ impl StatusSource {
             region: config.region.clone(),
             role: config.role.word(),
             listen: listen.iter().map(ToString::to_string).collect(),
+            storage: storage(config, reach),
             lines: lines.clone(),
             cluster: cluster.clone(),
             draining,
@@ -56,6 +59,7 @@ impl StatusSource {
             role: self.role.to_owned(),
             listen: self.listen.clone(),
             draining: self.draining.load(Ordering::Relaxed),
+            storage: StorageStatus { away_since_unix_ms: away_since(&executors), ..self.storage.clone() },
             totals: Totals::of(&executors),
             executors,
             discovery: self.cluster.status(),
@@ -74,4 +78,18 @@ impl StatusSource {
         }
         regions
     }
+}
+
+fn storage(config: &Config, reach: Reach) -> StorageStatus {
+    let engine = if config.role.is_core() { config.storage.word() } else { "" };
+    let copies = match reach {
+        Reach::Own => None,
+        Reach::Shared { copies } => Some(copies),
+    };
+    StorageStatus { engine: engine.to_owned(), copies, away_since_unix_ms: None }
+}
+
+/// Since when the first of them hears nothing.
+fn away_since(executors: &[ExecutorStatus]) -> Option<u64> {
+    executors.iter().filter_map(|executor| executor.log.away_since_unix_ms).min()
 }

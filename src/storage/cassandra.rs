@@ -28,6 +28,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
 pub use self::fault::StorageFault;
 pub use self::options::{CassandraOptions, Level, TlsFiles};
 pub use self::session::{connect, copies};
+pub use self::thread::first_copies;
 
 use self::inboxes::Inboxes;
 use self::job::{Answer, Asked, Asking, Job, Row, Slice};
@@ -342,7 +343,12 @@ impl CassandraEngine {
 
     /// See [`super::Engine::status`].
     pub fn status(&self) -> LogStatus {
-        LogStatus { flushes: self.write_us.len(), flush_us: percentiles(&self.write_us), ..LogStatus::default() }
+        LogStatus {
+            flushes: self.write_us.len(),
+            flush_us: percentiles(&self.write_us),
+            away_since_unix_ms: self.away_since,
+            ..LogStatus::default()
+        }
     }
 }
 

@@ -194,6 +194,7 @@ impl LogEngine {
             unflushed_bytes: 0,
             flushes: self.flush_us.len(),
             flush_us: percentiles(&self.flush_us),
+            away_since_unix_ms: None,
         }
     }
 

@@ -20,10 +20,19 @@ use std::path::PathBuf;
 use iris_shards::log::BadLogConfig;
 use iris_shards::storage::{StorageEvent, StorageRequest};
 
-pub use self::cassandra::CassandraEngine;
+use self::cassandra::StorageFault;
+pub use self::cassandra::{CassandraEngine, CassandraSeat};
 pub use self::data_dir::{DataDir, LogSeat, StorageOptions};
 pub use self::log_engine::LogEngine;
 use crate::bell::Bell;
+
+/// What one executor needs to open its engine. Moves to its thread.
+pub enum StorageSeat {
+    /// Of the embedded log.
+    Log(LogSeat),
+    /// Of a cluster.
+    Cassandra(CassandraSeat),
+}
 
 /// The storage engine of one executor. They speak the same requests and events, so the loop does not tell them apart.
 pub enum Engine {
@@ -39,10 +48,11 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// Opens the log of this seat; without one nothing is kept.
-    pub fn open(seat: Option<LogSeat>, bell: &Bell) -> Result<Engine, StorageError> {
+    /// Opens the engine of this seat; without one nothing is kept.
+    pub fn open(seat: Option<StorageSeat>, bell: &Bell) -> Result<Engine, StorageError> {
         match seat {
-            Some(seat) => Ok(Engine::Log(Box::new(LogEngine::open(seat, bell)?))),
+            Some(StorageSeat::Log(seat)) => Ok(Engine::Log(Box::new(LogEngine::open(seat, bell)?))),
+            Some(StorageSeat::Cassandra(seat)) => Ok(Engine::Cassandra(Box::new(CassandraEngine::open(seat, bell)))),
             None => {
                 bell.ring();
                 Ok(Engine::Nothing { has_said: false })
@@ -196,6 +206,9 @@ pub enum StorageError {
     /// The bounds do not fit together, or not what is stored already.
     #[error("the log cannot be used with this configuration: {0}")]
     Config(#[from] BadLogConfig),
+    /// The cluster that all cores share.
+    #[error(transparent)]
+    Shared(#[from] StorageFault),
     /// No room to write the log anew for another number of executors.
     #[error("no space in {path} to change the number of executors from {from} to {to}: free some, or keep {from}")]
     NoSpace {

@@ -91,6 +91,11 @@ impl Cassandra {
         nodes.iter().map(|node| node["pid"].as_i64().expect("a number") as i32).collect()
     }
 
+    /// Everything that a node has on disk.
+    pub fn folder(&self, node: usize) -> PathBuf {
+        text(&self.nodes[node], "folder").into()
+    }
+
     /// Starts what does not run, and waits until it answers.
     pub fn heal(&self) {
         let output = self.up();

@@ -158,7 +158,7 @@ impl Shard {
                 entry.set_content(Content::Flushed(place));
                 self.counts.stored += 1;
                 self.tell_stored(turn, run, (id, slot), entry);
-                let asks = entry.take_ask() || (self.is_shared() && !entry.is_told());
+                let asks = entry.take_ask() || self.is_shared();
                 let flushed = |user, key| FromReplica::Flushed { user, key, asks };
                 self.tell_replicas(turn, mailbox, flushed, key);
             }
@@ -372,6 +372,7 @@ impl Shard {
                 let mut run = Run::default();
                 self.tell_stored(turn, &mut run, (id, slot), entry);
                 flush_stored(turn, run);
+                self.ask_others(turn, mailbox, key);
             }
         }
     }

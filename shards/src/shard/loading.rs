@@ -6,11 +6,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{By, Run, Shard, Turn, flush_stored, to_core};
+use super::{Run, Shard, Turn, flush_stored, to_core};
 use crate::event::Action;
 use crate::frame::Code;
 use crate::id::{Key, NodeId, ReturnAddress};
-use crate::inbox::{Content, EntryKey};
+use crate::inbox::{Content, Entry, EntryKey};
 use crate::mailbox::{Loading, Mailbox, MailboxId, Mailboxes, Stored};
 use crate::mutant::{self, Mutant};
 use crate::peer::{FromReplica, Message, Refusal, ToEdge};
@@ -97,7 +97,7 @@ impl Shard {
         if loading.is_asked {
             return;
         }
-        (loading.is_asked, loading.is_stale) = (true, false);
+        (loading.is_asked, loading.is_stale, loading.is_void) = (true, false, false);
         (loading.from_ms, loading.asked) = (turn.now.wall_ms(), loading.waiting.len());
         let keys = loading.waiting.iter().map(|(message, _)| message.key.clone()).collect();
         self.counts.loads += 1;
@@ -131,8 +131,10 @@ impl Shard {
             self.waiting_bytes -= message.body.len() as u64;
             self.take_in(turn, (id, mailbox), message, origin);
         }
-        self.pump(turn, mailbox);
-        if loading.is_stale {
+        if !loading.is_void {
+            self.pump(turn, mailbox);
+        }
+        if loading.is_stale || loading.is_void {
             loading.is_known = false;
             mailbox.stored = match loading.waiting.is_empty() && mailbox.presence.drains().is_none() {
                 true => Stored::Unknown,
@@ -155,10 +157,10 @@ impl Shard {
         mailbox.settle();
     }
 
-    /// Who waits for the store to be asked has to ask again later. Not a bounce: what comes behind it may be taken.
+    /// Who waits for the store to be asked has to ask again later, and what it tells meanwhile does not count. Not a bounce: what comes behind it may be taken.
     pub(super) fn refuse_waiting(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox) {
         let Stored::Loading(loading) = &mut mailbox.stored else { return };
-        loading.asked = 0;
+        (loading.asked, loading.is_void) = (0, true);
         let refusal = Refusal { code: Code::Unavailable, wait_ms: self.config.limits.retry_ms };
         for (message, to) in std::mem::take(&mut loading.waiting) {
             self.waiting_bytes -= message.body.len() as u64;
@@ -214,6 +216,16 @@ impl Shard {
         }
     }
 
+    /// An entry that somebody waits for was stored by another core, perhaps one that has died: whether the others know of it
+    /// was not asked by this one.
+    pub(super) fn ask_others(&self, turn: &mut Turn<'_>, mailbox: &Mailbox, key: EntryKey) {
+        let entry = mailbox.held.as_ref().and_then(|held| held.inbox.entry(key));
+        let waits = |entry: &Entry| matches!(entry.content(), Content::Flushed(_)) && !entry.is_told();
+        if self.is_shared() && entry.is_some_and(waits) {
+            self.tell_replicas(turn, mailbox, |user, key| FromReplica::Flushed { user, key, asks: true }, key);
+        }
+    }
+
     /// Other cores have said how they stand to these shards: what they had stored before is read now.
     pub(super) fn read_again(&mut self, turn: &mut Turn<'_>, mailboxes: &mut Mailboxes) {
         let shards: BTreeSet<u32> = std::mem::take(&mut self.due.stale);
@@ -228,21 +240,24 @@ impl Shard {
         }
     }
 
-    /// What was at this place was taken, or has expired, through another core.
+    /// What was at this place was taken through another core, or has expired, or is at another place.
     pub fn on_gone(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), name: &Key, place: Place) {
         let Some(sender) = self.senders.find(&name.sender) else { return };
         let key = (name.id, sender);
-        let entry = mailbox.held.as_ref().and_then(|held| held.inbox.entry(key));
-        if entry.is_none_or(|entry| entry.content() != Content::Flushed(place)) {
+        let Some(held) = mailbox.held.as_mut() else { return };
+        if held.inbox.entry(key).is_none_or(|entry| entry.content() != Content::Flushed(place)) {
             return;
         }
         self.counts.gone += 1;
-        if let Some((entry, others)) = self.take(turn, (id, mailbox), key, By::Another) {
+        if let Some(entry) = held.remove(&mut self.sums, key) {
+            // Asked again, it is known whether it was taken.
+            let others = self.addresses.take(id, key);
             for to in self.origin(&entry).into_iter().chain(others).filter(|_| !entry.is_told()) {
-                turn.to_edge(to.login.at, ToEdge::Delivered { to, last: to.sequence, grant: None });
+                turn.to_edge(to.login.at, ToEdge::Bounce { to });
             }
+            self.senders.release(sender);
+            self.on_removed(mailbox.slot);
         }
-        // It may be at another place.
         self.become_stale(turn, mailbox);
         self.send_ready(turn, mailbox);
         mailbox.settle();
@@ -255,13 +270,13 @@ impl Shard {
             return;
         }
         if let Some(held) = &mut mailbox.held {
-            let rests = |entry: &crate::inbox::Entry| {
+            let rests = |entry: &Entry| {
                 matches!(entry.content(), Content::Flushed(_)) && (entry.is_told() || self.origin(entry).is_none())
             };
             if held.timer_armed || !held.inbox.iter().all(rests) {
                 return;
             }
-            let keys: Vec<EntryKey> = held.inbox.iter().map(crate::inbox::Entry::key).collect();
+            let keys: Vec<EntryKey> = held.inbox.iter().map(Entry::key).collect();
             for key in keys {
                 held.remove(&mut self.sums, key);
                 self.addresses.take(id, key);

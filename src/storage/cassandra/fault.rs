@@ -13,6 +13,14 @@ pub enum StorageFault {
         /// What the driver says.
         cause: Box<NewSessionError>,
     },
+    /// Nothing comes.
+    #[error("the cluster at {hosts} has not answered for {ms} ms")]
+    Silent {
+        /// As configured.
+        hosts: String,
+        /// How long.
+        ms: u64,
+    },
     /// A statement failed.
     #[error("the cluster refused a statement: {0}")]
     Request(#[from] Box<ExecutionError>),
@@ -61,6 +69,7 @@ impl StorageFault {
         matches!(
             self,
             StorageFault::Connect { .. }
+                | StorageFault::Silent { .. }
                 | StorageFault::Request(_)
                 | StorageFault::Prepare(_)
                 | StorageFault::Answer(_)

@@ -52,7 +52,7 @@ impl CassandraOptions {
             reads_max: 32,
             request_ms_max: 2_000,
             away_ms: 3_000,
-            keep_ms: 32 * DAY_MS,
+            keep_ms: 31 * DAY_MS,
             taken_ms: 8 * DAY_MS,
         }
     }

@@ -13,10 +13,12 @@ use super::fault::StorageFault;
 use super::job::{Answer, Asking, Job, Newest, Row};
 use super::options::CassandraOptions;
 use super::place::{At, KEPT, bucket_of};
-use super::session::Connected;
+use super::session::{Connected, copies};
 
 /// Jobs that wait for a thread. An executor keeps what does not fit.
 const JOBS_MAX: usize = 1_024;
+/// How long a node that starts waits for the cluster.
+const FIRST_MS_MAX: u64 = 5_000;
 const RETRY_MS_MIN: u64 = 50;
 const RETRY_MS_MAX: u64 = 2_000;
 /// How often a job that does not get on is told to the log: once in so many attempts.
@@ -25,6 +27,14 @@ const WARN_EVERY: u32 = 16;
 /// Starts the threads. They end when nobody can send jobs any more.
 pub fn start(options: &CassandraOptions) -> Result<Vec<Sender<Asking>>, StorageFault> {
     (0..options.threads.max(1)).map(|number| start_one(number, options.clone())).collect()
+}
+
+/// [`copies`] for a node that starts; blocks. What may pass is told when it has not passed within a while.
+pub fn first_copies(options: &CassandraOptions) -> Result<u8, StorageFault> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let within = Duration::from_millis(FIRST_MS_MAX);
+    let silent = || StorageFault::Silent { hosts: options.hosts.join(", "), ms: FIRST_MS_MAX };
+    runtime.block_on(async { tokio::time::timeout(within, copies(options)).await.unwrap_or_else(|_| Err(silent())) })
 }
 
 fn start_one(number: u16, options: CassandraOptions) -> Result<Sender<Asking>, StorageFault> {

@@ -1,0 +1,144 @@
+//! Nodes whose messages are in a Cassandra cluster of three nodes: they die under a checked load, and what one core has
+//! stored is found by another.
+
+mod engines;
+mod fleet;
+mod process;
+mod wire;
+
+use engines::cassandra::Cassandra;
+use fleet::drill::Drill;
+use fleet::ground::Ground;
+use fleet::{Cluster, Member, Plan};
+use iris_shards::frame::LEVEL_STORED;
+use process::run;
+use std::sync::{RwLock, RwLockReadGuard};
+use std::time::Duration;
+use wire::{Heard, Wire};
+
+/// Messages per second: three JVMs share the machine.
+const RATE: f64 = 400.0;
+const USERS: u32 = 200;
+/// With a replication factor of three most are two.
+const COPIES: u8 = 2;
+
+/// Who writes stops nodes that others use.
+static NODES: RwLock<()> = RwLock::new(());
+
+fn shared(test: &str) -> Option<(&'static Cassandra, RwLockReadGuard<'static, ()>)> {
+    let running = NODES.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Some((Cassandra::shared(test)?, running))
+}
+
+/// The fields of `node` for a keyspace of the test's own.
+fn fields(cassandra: &Cassandra, keyspace: &str) -> String {
+    let hosts = cassandra.hosts();
+    format!("storage: cassandra, cassandra: (hosts: {hosts:?}, keyspace: \"{keyspace}\", away_ms: 4_000),")
+}
+
+/// What an operator does first.
+fn init(cassandra: &Cassandra, keyspace: &str) {
+    let (hosts, copies) = (cassandra.hosts().join(","), format!("{}=3", cassandra.data_centre()));
+    let done = run(&["storage", "init", "--hosts", &hosts, "--keyspace", keyspace, "--data-centres", &copies]);
+    assert_eq!(done.code, Some(0), "{}{}", done.out, done.err);
+}
+
+fn plan(cassandra: &Cassandra, keyspace: &str, members: Vec<Member>) -> Plan {
+    Plan { node: fields(cassandra, keyspace), members, ..Plan::proof() }
+}
+
+fn drill(name: &'static str, cluster: Cluster) -> Drill {
+    Drill::start(name, cluster, |plan| {
+        (plan.rate, plan.users, plan.late_allowed) = (RATE, USERS, true);
+    })
+}
+
+#[test]
+fn one_node_dies_and_loses_nothing() {
+    let Some((cassandra, _running)) = shared("one node on Cassandra") else { return };
+    let keyspace = "iris_one";
+    let mut plan = plan(cassandra, keyspace, vec![Member::new("laptop", "both")]);
+    plan.cluster = "num_shards: 16, copies: 1".to_owned();
+    let refused = Cluster::prepare(plan.clone(), Ground::loopback()).refused("laptop");
+    assert!(refused.err.contains("has no tables of Iris: run `iris storage init`"), "{}", refused.err);
+    init(cassandra, keyspace);
+    let mut drill = drill("one-on-cassandra", Cluster::start(plan, Ground::loopback()));
+    for _ in 0..3 {
+        drill.fault("kill -9 of the node, back at once", |cluster| {
+            cluster.kill("laptop");
+            cluster.run("laptop");
+        });
+    }
+    drill.fault("the node is restarted", |cluster| {
+        assert!(cluster.stop("laptop").is_some_and(|status| status.success()), "{}", cluster.log("laptop"));
+        cluster.run("laptop");
+    });
+    let (cluster, _) = drill.finish();
+    let text = cluster.status_text("laptop");
+    assert!(text.contains("of those in use; cassandra keeps them, with 2 copies confirmed"), "{text}");
+}
+
+#[test]
+fn what_one_core_stored_is_found_by_another() {
+    let Some((cassandra, _running)) = shared("two cores on Cassandra") else { return };
+    let keyspace = "iris_found";
+    init(cassandra, keyspace);
+    let mut cluster = Cluster::start(plan(cassandra, keyspace, Plan::proof().members), Ground::loopback());
+    let door = |cluster: &Cluster, edge: &str| cluster.client_address(edge).to_string();
+    let users: Vec<String> = (0..40).map(|n| format!("bob-{n}")).collect();
+    let mut alice = Wire::login(&door(&cluster, "edge-a"), "alice");
+    for (sequence, user) in (1..).zip(&users) {
+        alice.send(sequence, user, user.as_bytes());
+        assert_eq!(copies(&mut alice), COPIES);
+    }
+    cluster.kill("core-a");
+    for user in &users[..20] {
+        assert_eq!(Wire::login(&door(&cluster, "edge-b"), user).letter().text(), *user);
+    }
+    // Those were not acknowledged; and then nobody has anything in memory.
+    cluster.kill("core-b");
+    cluster.run("core-a");
+    for user in &users {
+        let mut bob = Wire::login(&door(&cluster, "edge-b"), user);
+        let letter = bob.letter();
+        assert_eq!(letter.text(), *user);
+        bob.acknowledge(letter.sequence, letter.sequence);
+        bob.settle();
+    }
+    cluster.kill("core-a");
+    cluster.run("core-b");
+    let again: Vec<Wire> = users.iter().map(|user| Wire::login(&door(&cluster, "edge-a"), user)).collect();
+    std::thread::sleep(Duration::from_secs(3));
+    for (mut bob, user) in again.into_iter().zip(&users) {
+        let heard = bob.settle();
+        assert!(heard.iter().all(|heard| !matches!(heard, Heard::Deliver(_))), "{user} has acknowledged it: {heard:?}");
+    }
+}
+
+/// How many copies the next confirmation names.
+fn copies(wire: &mut Wire) -> u8 {
+    wire.until(|heard| match heard {
+        Heard::Confirm { level: LEVEL_STORED, copies, .. } => Some(*copies),
+        Heard::Refused { code, .. } => panic!("refused: {code:?}"),
+        _ => None,
+    })
+}
+
+#[test]
+fn cores_die_and_come_back() {
+    let Some((cassandra, _running)) = shared("cores on Cassandra that die") else { return };
+    let keyspace = "iris_dying";
+    init(cassandra, keyspace);
+    let plan = plan(cassandra, keyspace, Plan::proof().members).by_gossip();
+    let mut drill = drill("dying-on-cassandra", Cluster::start(plan, Ground::loopback()));
+    for core in ["core-a", "core-b", "core-a"] {
+        drill.fault(&format!("kill -9 of {core}"), |cluster| cluster.kill(core));
+        drill.fault(&format!("{core} is back"), |cluster| {
+            cluster.run(core);
+            cluster.until_linked();
+        });
+    }
+    drill.fault("kill -9 of edge-a", |cluster| cluster.kill("edge-a"));
+    drill.fault("edge-a is back", |cluster| cluster.run("edge-a"));
+    drill.finish();
+}

@@ -83,4 +83,5 @@ pub mod service;
 pub mod shard_map;
 pub mod sockets;
 pub mod storage;
+pub mod tls;
 pub mod watchdog;

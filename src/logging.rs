@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 pub fn start(filter: &str, format: LogFormat) {
     let from_environment = std::env::var("IRIS_LOG").ok().filter(|filter| !filter.is_empty());
     let filter = from_environment.as_deref().unwrap_or(filter);
-    let filter = EnvFilter::builder().parse_lossy(filter);
+    let filter = EnvFilter::builder().parse_lossy(with_drivers(filter));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let is_json = match format {
         LogFormat::Json => true,
@@ -26,6 +26,11 @@ pub fn start(filter: &str, format: LogFormat) {
     };
     // Only a second call fails, and then the first one's lines go on.
     drop(started);
+}
+
+/// What a driver has to say is trouble, unless it is asked for.
+fn with_drivers(filter: &str) -> String {
+    if filter.contains("scylla") { filter.to_owned() } else { format!("{filter},scylla=warn") }
 }
 
 /// Whether systemd reads what we write.

@@ -9,8 +9,8 @@ mod wire;
 use engines::cassandra::Cassandra;
 use fleet::drill::Drill;
 use fleet::ground::Ground;
-use fleet::{Cluster, Member, Plan};
-use iris_shards::frame::LEVEL_STORED;
+use fleet::{Cluster, Member, Plan, has_link};
+use iris_shards::frame::{Code, LEVEL_STORED};
 use process::run;
 use std::sync::{RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -36,6 +36,11 @@ fn fields(cassandra: &Cassandra, keyspace: &str) -> String {
     format!("storage: cassandra, cassandra: (hosts: {hosts:?}, keyspace: \"{keyspace}\", away_ms: 4_000),")
 }
 
+/// Of this run: a cluster that stays has those of others.
+fn keyspace(name: &str) -> String {
+    format!("iris_{name}_{}", std::process::id())
+}
+
 /// What an operator does first.
 fn init(cassandra: &Cassandra, keyspace: &str) {
     let (hosts, copies) = (cassandra.hosts().join(","), format!("{}=3", cassandra.data_centre()));
@@ -56,7 +61,7 @@ fn drill(name: &'static str, cluster: Cluster) -> Drill {
 #[test]
 fn one_node_dies_and_loses_nothing() {
     let Some((cassandra, _running)) = shared("one node on Cassandra") else { return };
-    let keyspace = "iris_one";
+    let keyspace = &keyspace("one");
     let mut plan = plan(cassandra, keyspace, vec![Member::new("laptop", "both")]);
     plan.cluster = "num_shards: 16, copies: 1".to_owned();
     let refused = Cluster::prepare(plan.clone(), Ground::loopback()).refused("laptop");
@@ -81,7 +86,7 @@ fn one_node_dies_and_loses_nothing() {
 #[test]
 fn what_one_core_stored_is_found_by_another() {
     let Some((cassandra, _running)) = shared("two cores on Cassandra") else { return };
-    let keyspace = "iris_found";
+    let keyspace = &keyspace("found");
     init(cassandra, keyspace);
     let mut cluster = Cluster::start(plan(cassandra, keyspace, Plan::proof().members), Ground::loopback());
     let door = |cluster: &Cluster, edge: &str| cluster.client_address(edge).to_string();
@@ -98,6 +103,7 @@ fn what_one_core_stored_is_found_by_another() {
     // Those were not acknowledged; and then nobody has anything in memory.
     cluster.kill("core-b");
     cluster.run("core-a");
+    until_served(&cluster, "core-a");
     for user in &users {
         let mut bob = Wire::login(&door(&cluster, "edge-b"), user);
         let letter = bob.letter();
@@ -105,14 +111,26 @@ fn what_one_core_stored_is_found_by_another() {
         bob.acknowledge(letter.sequence, letter.sequence);
         bob.settle();
     }
+    // Nobody is told when an acknowledgement is stored.
+    std::thread::sleep(Duration::from_secs(2));
     cluster.kill("core-a");
     cluster.run("core-b");
+    until_served(&cluster, "core-b");
     let again: Vec<Wire> = users.iter().map(|user| Wire::login(&door(&cluster, "edge-a"), user)).collect();
     std::thread::sleep(Duration::from_secs(3));
     for (mut bob, user) in again.into_iter().zip(&users) {
         let heard = bob.settle();
         assert!(heard.iter().all(|heard| !matches!(heard, Heard::Deliver(_))), "{user} has acknowledged it: {heard:?}");
     }
+}
+
+/// Both edges have a link to this core.
+fn until_served(cluster: &Cluster, core: &str) {
+    ["edge-a", "edge-b"].iter().for_each(|edge| until_link(cluster, edge, core));
+}
+
+fn until_link(cluster: &Cluster, edge: &str, core: &str) {
+    cluster.until(edge, &format!("has a link to {core}"), |status| has_link(status, core));
 }
 
 /// How many copies the next confirmation names.
@@ -127,7 +145,7 @@ fn copies(wire: &mut Wire) -> u8 {
 #[test]
 fn cores_die_and_come_back() {
     let Some((cassandra, _running)) = shared("cores on Cassandra that die") else { return };
-    let keyspace = "iris_dying";
+    let keyspace = &keyspace("dying");
     init(cassandra, keyspace);
     let plan = plan(cassandra, keyspace, Plan::proof().members).by_gossip();
     let mut drill = drill("dying-on-cassandra", Cluster::start(plan, Ground::loopback()));
@@ -141,4 +159,41 @@ fn cores_die_and_come_back() {
     drill.fault("kill -9 of edge-a", |cluster| cluster.kill("edge-a"));
     drill.fault("edge-a is back", |cluster| cluster.run("edge-a"));
     drill.finish();
+}
+
+#[test]
+fn most_of_the_cluster_is_away_and_comes_back() {
+    let Some(cassandra) = Cassandra::shared("Cassandra that is away") else { return };
+    let _alone = NODES.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let keyspace = &keyspace("away");
+    init(cassandra, keyspace);
+    let members = vec![Member::core("core"), Member::edge("edge")];
+    let cluster = Cluster::start(plan(cassandra, keyspace, members), Ground::loopback());
+    until_link(&cluster, "edge", "core");
+    let door = cluster.client_address("edge").to_string();
+    let (mut alice, mut carol) = (Wire::login(&door, "alice"), Wire::login(&door, "carol"));
+    alice.send(1, "bob", b"before");
+    assert_eq!(copies(&mut alice), COPIES);
+    alice.send(2, "carol", b"hello");
+    let letter = carol.letter();
+    carol.acknowledge(letter.sequence, letter.sequence);
+    alice.delivered(2);
+    cassandra.kill(&[1, 2]);
+    alice.send(3, "bob", b"meanwhile");
+    cluster.until("core", "says that the cluster is away", |status| status["storage"]["away_since_unix_ms"].is_u64());
+    alice.send(4, "bob", b"too late");
+    assert_eq!(alice.refused(4).0, Code::Unavailable);
+    // Who is here needs no store.
+    alice.send(5, "carol", b"still here");
+    let letter = carol.letter();
+    assert_eq!(letter.text(), "still here");
+    carol.acknowledge(letter.sequence, letter.sequence);
+    alice.delivered(5);
+    let text = cluster.status_text("core");
+    assert!(text.contains("it confirms nothing since 2"), "{text}");
+    cassandra.heal();
+    cluster.until("core", "says that the cluster is back", |status| status["storage"]["away_since_unix_ms"].is_null());
+    assert_eq!(copies(&mut alice), COPIES, "what was sent is confirmed in the end");
+    let mut bob = Wire::login(&door, "bob");
+    assert_eq!([bob.letter().text(), bob.letter().text()], ["before", "meanwhile"]);
 }

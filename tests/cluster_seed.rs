@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use engines::cassandra::Cassandra;
 use engines::registry::{NODES, PUBLISHER, Registry};
 use fleet::ground::Ground;
 use iris_perf::soak::{Plan, Soak};
@@ -170,16 +171,17 @@ fn global(fleet: &mut Fleet, shared: &[(&'static str, String)]) {
 #[test]
 fn global_fifty_thousand_shards() {
     let mut fleet = Fleet::new();
+    let (storage, copies) = global_storage();
     let Some(registry) = Registry::up_for("global", "consul", "conf/global.ron by Consul (by gossip instead)") else {
         let seeds = ("IRIS_SEEDS", format!("{}:7085", fleet.host(0)));
-        global(&mut fleet, &[seeds, ("IRIS_DISCOVERY", "gossip".to_owned())]);
-        return fleet.carries_messages(&[3, 4, 5], 3);
+        global(&mut fleet, &[seeds, ("IRIS_DISCOVERY", "gossip".to_owned()), storage]);
+        return fleet.carries_messages(&[3, 4, 5], copies);
     };
     let address = registry.engine.field("http").to_owned();
-    let shared = [("IRIS_CONSUL", address.clone()), ("CONSUL_HTTP_TOKEN", NODES.to_owned())];
+    let shared = [("IRIS_CONSUL", address.clone()), ("CONSUL_HTTP_TOKEN", NODES.to_owned()), storage];
     fleet.unknown = REGIONS.map(|(name, _)| format!("{name}-edge")).into();
     global(&mut fleet, &shared);
-    fleet.carries_messages(&[3, 4, 5], 3);
+    fleet.carries_messages(&[3, 4, 5], copies);
     // The shard map of all regions, by the same file.
     let cores = fleet.data("cores");
     let lines = REGIONS.map(|(name, region)| format!("{name}-core region={region}\n"));
@@ -200,5 +202,19 @@ fn global_fifty_thousand_shards() {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-    fleet.carries_messages(&[3, 4, 5], 3);
+    fleet.carries_messages(&[3, 4, 5], copies);
+}
+
+/// Cassandra with the tables, as the file says; and how many copies `stored` names.
+fn global_storage() -> ((&'static str, String), u8) {
+    let Some(cassandra) = Cassandra::shared("conf/global.ron with Cassandra (with the log instead)") else {
+        return (("IRIS_STORAGE", "log".to_owned()), 3);
+    };
+    let hosts = cassandra.hosts().join(",");
+    let mut init = command(&["storage", "init", "--data-centres", &format!("{}=3", cassandra.data_centre())]);
+    init.arg("--config").arg(Fleet::file("global.ron")).env("IRIS_CASSANDRA", &hosts);
+    init.env("IRIS_NODE", "operator").env("IRIS_SECRET", fleet::SECRET).env("AWS_REGION", "anywhere");
+    let done = run_with(init, "");
+    assert!(done.code == Some(0) && done.out.contains("iris.inbox"), "{}{}", done.out, done.err);
+    (("IRIS_CASSANDRA", hosts), 2)
 }

@@ -63,6 +63,8 @@ const MOVING: u8 = 16;
 const ASKS: u8 = 32;
 /// A copy of it came from another replica.
 const COPIED: u8 = 64;
+/// It was on disk when the store was asked for the inbox, and has not been found yet.
+const SOUGHT: u8 = 128;
 
 impl Entry {
     /// An entry without a return address, whose content is in a cell.
@@ -94,7 +96,7 @@ impl Entry {
             Content::Logging(cell) => (LOGGING, u64::from(cell)),
             Content::Flushed(place) => (FLUSHED, place.0),
         };
-        self.flags = self.flags & !(LOGGING | FLUSHED | MOVING) | flag;
+        self.flags = self.flags & !(LOGGING | FLUSHED | MOVING | SOUGHT) | flag;
         self.content = content;
     }
 
@@ -128,6 +130,18 @@ impl Entry {
     /// A copy of it came.
     pub fn set_copied(&mut self) {
         self.flags |= COPIED;
+    }
+
+    /// The store is asked for the inbox: what is on disk is found, or is gone.
+    pub fn seek(&mut self) {
+        if self.flags & FLUSHED != 0 {
+            self.flags |= SOUGHT;
+        }
+    }
+
+    /// Whether it was not found, since the store was asked.
+    pub fn is_sought(&self) -> bool {
+        self.flags & SOUGHT != 0
     }
 
     /// Whether it was sent to the recipient's session and not acknowledged.

@@ -71,6 +71,8 @@ pub struct Loading {
     pub waiting: VecDeque<(Message, ReturnAddress)>,
     /// An answer is under way.
     pub is_asked: bool,
+    /// The entries were asked for.
+    pub entries: bool,
     /// Everything stored is here: it is asked only whether something was taken.
     pub is_known: bool,
     /// Whether so many of them were taken was asked too.
@@ -79,7 +81,7 @@ pub struct Loading {
     pub from_ms: u64,
     /// More may have been stored since.
     pub is_stale: bool,
-    /// Some of the answer was given up as it came, because others keep the mailbox.
+    /// The answer does not make the mailbox known: some of it was given up as it came, because others keep the mailbox.
     pub is_void: bool,
 }
 

@@ -96,6 +96,8 @@ pub enum StorageRequest {
     Load {
         /// The recipient.
         user: UserId,
+        /// Whether the entries are wanted too.
+        entries: bool,
         /// Keys that may have been taken.
         keys: Vec<Key>,
     },

@@ -31,7 +31,7 @@ pub use self::session::{connect, copies};
 pub use self::thread::first_copies;
 
 use self::inboxes::Inboxes;
-use self::job::{Answer, Asked, Asking, Job, Row, Slice};
+use self::job::{Answer, Asked, Asking, Job, Row, Slice, Wanted};
 use self::place::{At, KEPT, at_of};
 use super::fatal;
 use crate::admin::LogStatus;
@@ -146,7 +146,7 @@ impl CassandraEngine {
                 let (writer, bucket, at) = self.inboxes.slice_of(place);
                 self.wanted.entry((user, bucket, writer)).or_default().push((at, key));
             }
-            StorageRequest::Load { user, keys } => self.inboxes.load(&user, keys),
+            StorageRequest::Load { user, entries, keys } => self.inboxes.load(&user, Wanted { entries, keys }),
             // The tombstone has named the row, and what expires goes by itself.
             StorageRequest::Trim { .. } | StorageRequest::Heard { .. } => {}
         }
@@ -274,8 +274,10 @@ impl CassandraEngine {
                 self.inboxes.done(number);
             }
             Answer::Read { slice, found } => self.on_read(slice, found),
-            Answer::Loaded { user, floors, newest, taken } => {
-                self.inboxes.loaded(&user, &floors, &newest);
+            Answer::Loaded { user, found, taken } => {
+                if let Some(found) = found {
+                    self.inboxes.loaded(&user, &found);
+                }
                 self.inboxes.done(number);
                 self.events.extend(taken.into_iter().map(|(key, taken_at)| tombstone(user.clone(), key, taken_at)));
                 self.events.push(StorageEvent::Loaded { user });

@@ -39,7 +39,7 @@ pub async fn a_load_sees_what_was_appended_before_and_not_what_is_behind(mut sto
     let (bob, keys) = (store.user(1), keys("alice", 0..30));
     keys[..20].iter().for_each(|key| store.append(&bob, key, &body_of(key)));
     for _ in 0..2 {
-        store.engine.request(StorageRequest::Load { user: bob.clone(), keys: Vec::new() });
+        store.engine.request(StorageRequest::Load { user: bob.clone(), entries: true, keys: Vec::new() });
     }
     keys[20..].iter().for_each(|key| store.append(&bob, key, &body_of(key)));
     store.until("loaded", |store| store.loaded.len() == 2).await;
@@ -73,7 +73,7 @@ pub async fn what_is_found_is_told_to_who_appends_it_again(mut store: Store) {
     let (bob, keys) = (store.user(1), keys("alice", 0..10));
     store.stored(&bob, &keys).await;
     let mut other = store.beside(OTHER).await;
-    other.engine.request(StorageRequest::Load { user: bob.clone(), keys: Vec::new() });
+    other.engine.request(StorageRequest::Load { user: bob.clone(), entries: true, keys: Vec::new() });
     let places = other.stored(&bob, &keys).await;
     let found = other.inbox(&bob).await;
     assert!(found.iter().map(|(_, place, _)| *place).eq(places.iter().copied()), "where they were already");
@@ -100,8 +100,12 @@ pub async fn taken_keys_are_told_and_others_are_not(mut store: Store) {
     let page = zipped(&keys, &places);
     store.taken(&bob, &page[..150]).await;
     let mut other = store.beside(OTHER).await;
-    other.engine.request(StorageRequest::Load { user: bob.clone(), keys: keys[100..].to_vec() });
+    other.engine.request(StorageRequest::Load { user: bob.clone(), entries: true, keys: keys[100..].to_vec() });
     other.until("loaded", |store| store.loaded.len() == 1).await;
     assert!(keys.iter().enumerate().all(|(at, key)| other.is_tombstone(&bob, key) == (100..150).contains(&at)));
     assert_eq!(names(&other.found(&bob)), keys[150..]);
+    let mut third = store.beside(OTHER + 1).await;
+    third.engine.request(StorageRequest::Load { user: bob.clone(), entries: false, keys: keys[..2].to_vec() });
+    third.until("loaded", |store| store.loaded.len() == 1).await;
+    assert!(third.found(&bob).is_empty() && third.is_tombstone(&bob, &keys[0]));
 }

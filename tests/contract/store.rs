@@ -233,7 +233,7 @@ impl Store {
         }
         self.recovered.remove(user);
         let target = self.loaded.len() + 1;
-        self.engine.request(StorageRequest::Load { user: user.clone(), keys: keys.to_vec() });
+        self.engine.request(StorageRequest::Load { user: user.clone(), entries: true, keys: keys.to_vec() });
         self.until("loaded", |store| store.loaded.len() == target).await;
         assert_eq!(self.loaded.last(), Some(user));
     }

@@ -35,6 +35,8 @@ impl Shard {
             }
             if !self.serves(mailbox.slot) && !mutant::is(Mutant::LeaverKeepsServing) {
                 self.leave_mailbox(turn, (id, mailbox));
+            } else {
+                self.become_stale(turn, mailbox);
             }
         }
     }
@@ -116,8 +118,9 @@ impl Shard {
         }
         let Some(held) = mailbox.held.as_mut() else { return };
         if held.remove(&mut self.sums, key).is_some() {
-            if !self.is_shared() {
-                turn.out.push(Action::Storage(StorageRequest::Trim { place }));
+            match self.is_shared() {
+                true => Self::void_load(mailbox),
+                false => turn.out.push(Action::Storage(StorageRequest::Trim { place })),
             }
             self.addresses.take(id, key);
             self.senders.release(key.1);

@@ -97,11 +97,16 @@ impl Shard {
         if loading.is_asked {
             return;
         }
+        let entries = !loading.is_known;
+        loading.entries = entries;
         (loading.is_asked, loading.is_stale, loading.is_void) = (true, false, false);
         (loading.from_ms, loading.asked) = (turn.now.wall_ms(), loading.waiting.len());
         let keys = loading.waiting.iter().map(|(message, _)| message.key.clone()).collect();
         self.counts.loads += 1;
-        turn.out.push(Action::Storage(StorageRequest::Load { user, keys }));
+        if let Some(held) = mailbox.held.as_mut().filter(|_| entries) {
+            held.inbox.each_mut(Entry::seek);
+        }
+        turn.out.push(Action::Storage(StorageRequest::Load { user, entries, keys }));
     }
 
     /// Whatever was known of a mailbox may not be all any more. It is read again at once if somebody waits for it.
@@ -113,8 +118,20 @@ impl Shard {
             Stored::Loading(loading) => (loading.is_stale, loading.is_known) = (true, false),
             stored => *stored = Stored::Unknown,
         }
-        if mailbox.presence.drains().is_some() {
+        if self.is_needed(mailbox) {
             self.ask(turn, mailbox);
+        }
+    }
+
+    /// Whether somebody is there who gets what is stored.
+    fn is_needed(&self, mailbox: &Mailbox) -> bool {
+        mailbox.presence.drains().is_some() && self.serves(mailbox.slot)
+    }
+
+    /// A load of an inbox of which something was just given up does not tell what is there.
+    pub(super) fn void_load(mailbox: &mut Mailbox) {
+        if let Stored::Loading(loading) = &mut mailbox.stored {
+            loading.is_void = true;
         }
     }
 
@@ -126,6 +143,13 @@ impl Shard {
         let Stored::Loading(mut loading) = std::mem::replace(&mut mailbox.stored, Stored::Known { from_ms }) else {
             return;
         };
+        // Where only keys were asked for, more was stored since.
+        loading.is_void |= !loading.entries && loading.is_stale;
+        if loading.is_void {
+            loading.asked = 0;
+        } else if loading.entries {
+            self.drop_gone(turn, (id, mailbox), Entry::is_sought);
+        }
         (loading.is_asked, loading.is_known) = (false, true);
         for (message, origin) in loading.waiting.drain(..std::mem::take(&mut loading.asked)).collect::<Vec<_>>() {
             self.waiting_bytes -= message.body.len() as u64;
@@ -136,7 +160,7 @@ impl Shard {
         }
         if loading.is_stale || loading.is_void {
             loading.is_known = false;
-            mailbox.stored = match loading.waiting.is_empty() && mailbox.presence.drains().is_none() {
+            mailbox.stored = match loading.waiting.is_empty() && !self.is_needed(mailbox) {
                 true => Stored::Unknown,
                 false => Stored::Loading(loading),
             };
@@ -244,23 +268,45 @@ impl Shard {
     pub fn on_gone(&mut self, turn: &mut Turn<'_>, (id, mailbox): (MailboxId, &mut Mailbox), name: &Key, place: Place) {
         let Some(sender) = self.senders.find(&name.sender) else { return };
         let key = (name.id, sender);
-        let Some(held) = mailbox.held.as_mut() else { return };
-        if held.inbox.entry(key).is_none_or(|entry| entry.content() != Content::Flushed(place)) {
-            return;
+        let is_it = |entry: &Entry| entry.key() == key && entry.content() == Content::Flushed(place);
+        let Some(entry) = mailbox.held.as_ref().and_then(|held| held.inbox.entry(key)) else { return };
+        match entry.content() {
+            _ if is_it(entry) => {
+                self.drop_gone(turn, (id, mailbox), is_it);
+                self.become_stale(turn, mailbox);
+                mailbox.settle();
+            }
+            // A load has found it there meanwhile.
+            Content::Flushed(place) if entry.is_out() => {
+                let (user, key) = (mailbox.user.clone(), name.clone());
+                turn.out.push(Action::Storage(StorageRequest::Read { user, key, place }));
+            }
+            _ => {}
         }
-        self.counts.gone += 1;
-        if let Some(entry) = held.remove(&mut self.sums, key) {
-            // Asked again, it is known whether it was taken.
+    }
+
+    /// Gives up entries that are not in the store any more. Who waits for one asks again, and hears whether it was taken.
+    fn drop_gone(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (id, mailbox): (MailboxId, &mut Mailbox),
+        is_gone: impl Fn(&Entry) -> bool,
+    ) {
+        let Some(held) = mailbox.held.as_mut() else { return };
+        let gone: Vec<EntryKey> = held.inbox.iter().filter(|entry| is_gone(entry)).map(Entry::key).collect();
+        for key in gone {
+            let Some(entry) = held.remove(&mut self.sums, key) else { continue };
+            held.sending.retain(|(waiting, _)| *waiting != key);
+            self.counts.gone += 1;
             let others = self.addresses.take(id, key);
             for to in self.origin(&entry).into_iter().chain(others).filter(|_| !entry.is_told()) {
                 turn.to_edge(to.login.at, ToEdge::Bounce { to });
             }
-            self.senders.release(sender);
+            self.senders.release(key.1);
             self.on_removed(mailbox.slot);
         }
-        self.become_stale(turn, mailbox);
+        // What came from the store behind these goes on.
         self.send_ready(turn, mailbox);
-        mailbox.settle();
     }
 
     /// Memory is for those who are there: what is stored of others is read again when it is needed.

@@ -17,6 +17,7 @@ mod moving;
 mod mutants;
 mod named;
 mod named_moving;
+mod named_shared;
 mod perform;
 mod plan;
 mod process;

@@ -8,11 +8,12 @@ use iris_shards::mutant::Mutant;
 use crate::moving::MOVING;
 use crate::plan::Plan;
 use crate::run::{keep_panics, run};
+use crate::sharing::SHARING;
 
 /// Seeds that are tried for one mutant.
 const SEEDS_MAX: u64 = 20_000;
 
-/// Mutant and the seed that catches it.
+/// Mutant and the seed that catches it. Those that no client notices are in [`crate::named_shared`].
 const TABLE: &[(Mutant, u64)] = &[
     (Mutant::ReceiverIgnoresLogin, 396),
     (Mutant::ReceiverIgnoresPhase, 9),
@@ -50,6 +51,9 @@ const TABLE: &[(Mutant, u64)] = &[
     (Mutant::AnswersWhatItDoesNotKeep, MOVING + 616),
     (Mutant::HeldMessagesOvertaken, MOVING + 24),
     (Mutant::OldRoundsCount, MOVING + 127),
+    (Mutant::NoticesIgnored, SHARING + 11),
+    (Mutant::StoredBeforeOthersHeard, SHARING + 9_021),
+    (Mutant::RegistersWithoutLoading, SHARING + 8),
 ];
 
 /// The first seed from here on that catches the mutant, with the checker and the step.

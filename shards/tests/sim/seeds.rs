@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use crate::moving::MOVING;
 use crate::plan::Plan;
 use crate::run::{Outcome, keep_panics, run};
+use crate::sharing::SHARING;
 use crate::shrink::shrink;
 
-/// Seeds of a run without further wishes, every other one with shards that move; about 20 s on one core.
+/// Seeds of a run without further wishes, of every kind; about 20 s on one core.
 const SEEDS: u64 = 10_000;
 
 fn wish(name: &str) -> Option<u64> {
@@ -34,9 +35,14 @@ fn random_seeds() {
     let keep_going = wish("SIM_KEEP_GOING").is_some();
     let (mut steps, mut done, mut failed) = (0, 0, Vec::new());
     let mut totals = Totals::default();
-    // Every other seed moves shards.
-    let both = |n: u64| if first >= MOVING || n.is_multiple_of(2) { n } else { n + MOVING };
-    for seed in (first..).take(seeds as usize).map(both) {
+    // Every fourth seed moves shards, and every fourth has a store that all cores share.
+    let kind = |n: u64| match n % 4 {
+        _ if first >= MOVING => n,
+        1 => n + MOVING,
+        3 => n + SHARING,
+        _ => n,
+    };
+    for seed in (first..).take(seeds as usize).map(kind) {
         if Instant::now() >= stop_at {
             break;
         }
@@ -103,6 +109,18 @@ const BROKEN_ONCE: &[(&str, &[u64])] = &[
     ("the mark was written before what had no room until then", &[MOVING + 40_116_440, MOVING + 50_026_261]),
     ("a client that acknowledges nothing was shown a page more by each core in turn", &[MOVING + 80_150_286]),
     ("one that joined relied on what another had offered before it was complete", &[MOVING + 90_052_267]),
+    (
+        "a store that is shared: a load was taken for whole although some of it was given up as it came",
+        &[SHARING + 10_255, SHARING + 56_499],
+    ),
+    ("the same: a message that was taken while the link was cut was waited for", &[SHARING + 6_856, SHARING + 14_707]),
+    (
+        "the same: rows that were gone counted, or were waited for",
+        &[SHARING + 32_530, SHARING + 58_846, SHARING + 10_939],
+    ),
+    ("the same: a row stored twice was called taken when one of it was gone", &[SHARING + 11_807]),
+    ("the same: what was stored before others were in step was not told to them", &[SHARING + 11_029]),
+    ("the same: messages that come late kept an inbox from being read", &[SHARING + 8_201, SHARING + 4_023]),
     ("not told apart", &[109_453, 130_168, 138_691, 151_792, 354_955, 357_341, 384_031]),
 ];
 

@@ -80,7 +80,7 @@ impl Store {
 #[derive(Debug)]
 enum Job {
     Write(u64, Write),
-    Load(Vec<Key>),
+    Load(bool, Vec<Key>),
 }
 
 /// What is under way for one user.
@@ -150,7 +150,9 @@ impl Shared {
                     self.waiting.entry(user.clone()).or_default().push_back(Job::Write(append, write));
                 }
             }
-            StorageRequest::Load { user, keys } => self.waiting.entry(user).or_default().push_back(Job::Load(keys)),
+            StorageRequest::Load { user, entries, keys } => {
+                self.waiting.entry(user).or_default().push_back(Job::Load(entries, keys));
+            }
             StorageRequest::Read { user, key, place } => {
                 self.reads.push((now_us + rng.range(self.flush_us.0, self.flush_us.1) / 4, user, key, place));
             }
@@ -242,21 +244,21 @@ impl Shared {
         for job in under_way.jobs {
             match job {
                 Job::Write(append, _) => self.order[(append - self.first) as usize].1 = true,
-                Job::Load(keys) => self.load(user, &keys, rng),
+                Job::Load(entries, keys) => self.load(user, entries, &keys, rng),
             }
         }
         self.tell_flushed();
         writes.into_iter().map(|write| write.record).collect()
     }
 
-    fn load(&mut self, user: &UserId, keys: &[Key], rng: &mut Rng) {
+    fn load(&mut self, user: &UserId, entries: bool, keys: &[Key], rng: &mut Rng) {
         let mut store = self.common.borrow_mut();
         store.look(user, rng);
         let mut seen: BTreeMap<Key, Place> = BTreeMap::new();
         for (&place, entry) in store.rows.get(user).into_iter().flatten() {
             seen.entry(entry.key.clone()).or_insert(place);
         }
-        let rows = store.rows.get(user).cloned().unwrap_or_default();
+        let rows = store.rows.get(user).filter(|_| entries).cloned().unwrap_or_default();
         for (place, mut entry) in rows {
             if seen[&entry.key] != place {
                 // Stored twice, through two cores.
@@ -283,7 +285,7 @@ impl Shared {
 fn writes_of(jobs: &[Job]) -> Vec<Write> {
     let writes = jobs.iter().filter_map(|job| match job {
         Job::Write(_, write) => Some(write.clone()),
-        Job::Load(_) => None,
+        Job::Load(..) => None,
     });
     writes.collect()
 }

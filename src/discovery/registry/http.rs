@@ -5,14 +5,11 @@
 use super::{Away, REQUEST};
 use crate::config::Registry;
 use crate::discovery::DiscoveryError;
+use crate::tls;
 use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
-use std::path::Path;
-use std::sync::Arc;
+use rustls::ClientConfig;
 use std::time::Duration;
 
 /// A connection over which nothing comes is probed: a host that is gone says nothing, and some questions wait long.
@@ -118,37 +115,11 @@ fn told(error: &reqwest::Error) -> String {
 }
 
 fn tls(service: &'static str, at: &Registry) -> Result<ClientConfig, DiscoveryError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| DiscoveryError::Http(error.to_string()))?;
-    let builder = builder.with_root_certificates(roots(service, at.ca.as_deref())?);
-    let Some(path) = &at.identity else { return Ok(builder.with_no_client_auth()) };
-    let unusable = |reason: String| unusable((service, "identity"), path, reason);
-    let key = PrivateKeyDer::from_pem_file(path).map_err(|error| unusable(error.to_string()))?;
-    let chain = certificates(path).map_err(unusable)?;
-    builder.with_client_auth_cert(chain, key).map_err(|error| unusable(error.to_string()))
-}
-
-fn roots(service: &'static str, ca: Option<&Path>) -> Result<RootCertStore, DiscoveryError> {
-    let mut roots = RootCertStore::empty();
-    let Some(path) = ca else {
-        // Systems have some that rustls cannot read.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return Ok(roots);
+    let told = |bad: tls::BadCertificates| DiscoveryError::Certificates {
+        service,
+        file: bad.file,
+        path: bad.path,
+        reason: bad.reason,
     };
-    let unusable = |reason: String| unusable((service, "ca"), path, reason);
-    for certificate in certificates(path).map_err(unusable)? {
-        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
-    }
-    Ok(roots)
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let found = found.map_err(|error| error.to_string())?;
-    if found.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(found) }
-}
-
-fn unusable((service, file): (&'static str, &'static str), path: &Path, reason: String) -> DiscoveryError {
-    DiscoveryError::Certificates { service, file, path: path.to_owned(), reason }
+    tls::client(at.ca.as_deref(), at.identity.as_deref()).map_err(told)
 }

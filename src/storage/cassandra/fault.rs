@@ -1,5 +1,6 @@
 //! Why the cluster cannot be used, and what to change.
 
+use crate::tls::BadCertificates;
 use scylla::errors::{ExecutionError, NewSessionError, PrepareError};
 
 /// See the module.
@@ -13,6 +14,9 @@ pub enum StorageFault {
         /// What the driver says.
         cause: Box<NewSessionError>,
     },
+    /// Certificates that cannot be used.
+    #[error("node.cassandra.{0}")]
+    Tls(#[from] BadCertificates),
     /// Nothing comes.
     #[error("the cluster at {hosts} has not answered for {ms} ms")]
     Silent {

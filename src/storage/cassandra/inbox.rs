@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use iris_shards::id::{Key, UserId};
 use iris_shards::storage::Place;
 
-use super::job::{Group, Newest, Step};
+use super::job::{Found, Group, Step, Wanted};
 use super::place::{At, Writers, bucket_of, end_of};
 
 /// Steps of a group, and bytes of bodies after which no more is added.
@@ -59,8 +59,7 @@ struct Waiting {
 #[derive(Debug)]
 enum What {
     Step(Step),
-    /// And which of these keys were taken.
-    Load(Vec<Key>),
+    Load(Wanted),
 }
 
 /// What is to be done next for a user.
@@ -68,8 +67,8 @@ enum What {
 pub enum Next {
     /// Write, and then these appends are told.
     Write(Group, Vec<u64>),
-    /// Find everything alive, and which of these keys were taken.
-    Load(Vec<Key>),
+    /// Find what is wanted.
+    Load(Wanted),
 }
 
 impl Inbox {
@@ -123,9 +122,9 @@ impl Inbox {
         &mut self.floors[at]
     }
 
-    /// Everything alive is wanted, and which of these keys were taken.
-    pub fn load(&mut self, keys: Vec<Key>) {
-        self.waiting.push_back(Waiting { bucket: None, what: What::Load(keys), append: None });
+    /// This is wanted, behind what waits.
+    pub fn load(&mut self, wanted: Wanted) {
+        self.waiting.push_back(Waiting { bucket: None, what: What::Load(wanted), append: None });
     }
 
     fn wait(&mut self, bucket: Option<i32>, step: Step, append: Option<u64>) {
@@ -155,11 +154,13 @@ impl Inbox {
                 return Some(Next::Write(Group { user: user.clone(), bucket: None, steps }, Vec::new()));
             }
         }
-        if let What::Load(keys) = &mut self.waiting.front_mut()?.what {
-            let keys = std::mem::take(keys);
+        if let What::Load(wanted) = &mut self.waiting.front_mut()?.what {
+            let wanted = std::mem::take(wanted);
             self.waiting.pop_front();
-            self.begin_load(writers);
-            return Some(Next::Load(keys));
+            if wanted.entries {
+                self.begin_load(writers);
+            }
+            return Some(Next::Load(wanted));
         }
         Some(self.next_group(user))
     }
@@ -211,13 +212,13 @@ impl Inbox {
     }
 
     /// Writes nothing that is there already. Returns the appends that this answers, with the rows that are there.
-    pub fn drop_found(&mut self, newest: &Newest, writers: &mut Writers) -> Vec<(u64, (At, i32))> {
+    pub fn drop_found(&mut self, found: &Found, writers: &mut Writers) -> Vec<(u64, (At, i32))> {
         let (alive, mut answered) = (&mut self.alive, Vec::new());
         self.waiting.retain(|waiting| {
             let (What::Step(Step::Entry { at, key, .. }), Some(append)) = (&waiting.what, waiting.append) else {
                 return true;
             };
-            let Some(&row) = newest.get(key) else { return true };
+            let Some(&row) = found.newest.get(key) else { return true };
             if let Some(place) = writers.place(writers.own(), *at) {
                 alive.remove(&place);
             }
@@ -365,12 +366,12 @@ mod tests {
     fn a_load_waits_for_writes_before_it_and_holds_those_behind_it() {
         let mut rig = Rig::new();
         rig.put(1);
-        rig.inbox.load(vec![key(8)]);
+        rig.inbox.load(Wanted { entries: true, keys: vec![key(8)] });
         let behind = rig.put(2);
         rig.next();
         rig.next();
         let next = rig.inbox.next(&user(), &mut rig.writers, true);
-        assert!(matches!(next, Some(Next::Load(keys)) if keys == [key(8)]));
+        assert!(matches!(next, Some(Next::Load(wanted)) if wanted.keys == [key(8)]));
         assert_eq!(rig.inbox.alive.iter().collect::<Vec<_>>(), [&behind]);
         let other = rig.writers.place(9, 5).unwrap();
         rig.inbox.found((other, 9, 5));
@@ -384,15 +385,27 @@ mod tests {
     #[test]
     fn what_is_found_is_not_written_again() {
         let mut rig = Rig::new();
-        rig.inbox.load(Vec::new());
+        rig.inbox.load(Wanted { entries: true, keys: Vec::new() });
         rig.put(2);
         rig.put(3);
         assert!(matches!(rig.inbox.next(&user(), &mut rig.writers, true), Some(Next::Load(_))));
-        let newest = Newest::from_iter([(key(2), (5, 9))]);
-        assert_eq!(rig.inbox.drop_found(&newest, &mut rig.writers), [(0, (5, 9))], "by another writer");
+        let found = Found { floors: Vec::new(), newest: [(key(2), (5, 9))].into_iter().collect() };
+        assert_eq!(rig.inbox.drop_found(&found, &mut rig.writers), [(0, (5, 9))], "by another writer");
         rig.inbox.loaded(&[]);
         rig.next();
         let (steps, appends) = rig.next();
         assert!(matches!(&steps[..], [Step::Entry { at: 3, .. }]) && appends == [1]);
+    }
+
+    #[test]
+    fn asking_for_keys_forgets_nothing() {
+        let mut rig = Rig::new();
+        let place = rig.put(1);
+        rig.next();
+        rig.next();
+        rig.inbox.load(Wanted { entries: false, keys: vec![key(8)] });
+        assert!(matches!(rig.inbox.next(&user(), &mut rig.writers, true), Some(Next::Load(_))));
+        rig.take(place);
+        assert!(rig.next().0.contains(&Step::DeadUpTo { writer: 1, at: 1 }));
     }
 }

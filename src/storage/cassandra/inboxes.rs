@@ -10,7 +10,7 @@ use iris_shards::id::{Key, UserId};
 use iris_shards::storage::{Place, Record};
 
 use super::inbox::{Inbox, Next};
-use super::job::{Job, Newest, Row, Step};
+use super::job::{Found, Job, Row, Step, Wanted};
 use super::order::Order;
 use super::place::{At, Clock, Writers, bucket_of, bucket_of_ms};
 use crate::storage::fatal;
@@ -85,9 +85,9 @@ impl Inboxes {
         }
     }
 
-    /// Everything alive of a user is wanted, and which of these keys were taken.
-    pub fn load(&mut self, user: &UserId, keys: Vec<Key>) {
-        self.inbox(user).load(keys);
+    /// This is wanted of a user.
+    pub fn load(&mut self, user: &UserId, wanted: Wanted) {
+        self.inbox(user).load(wanted);
         self.on_changed(user);
     }
 
@@ -130,7 +130,7 @@ impl Inboxes {
             inbox.is_busy = true;
             let (job, appends) = match next {
                 Next::Write(group, appends) => (Job::Write(group), appends),
-                Next::Load(keys) => (Job::Load { user: user.clone(), keys }, Vec::new()),
+                Next::Load(wanted) => (Job::Load { user: user.clone(), wanted }, Vec::new()),
             };
             self.under_way.insert(number, UnderWay { user, appends });
             return Some(job);
@@ -174,10 +174,10 @@ impl Inboxes {
     }
 
     /// All rows were found. What waits to be written and is among them is written.
-    pub fn loaded(&mut self, user: &UserId, floors: &[(i32, At)], newest: &Newest) {
+    pub fn loaded(&mut self, user: &UserId, found: &Found) {
         let inbox = self.by_user.entry_ref(user).or_default();
-        inbox.loaded(floors);
-        for (append, (at, writer)) in inbox.drop_found(newest, &mut self.writers) {
+        inbox.loaded(&found.floors);
+        for (append, (at, writer)) in inbox.drop_found(found, &mut self.writers) {
             if let Some(place) = self.writers.place(writer, at) {
                 self.order.written_at(append, place);
             }

@@ -52,6 +52,24 @@ pub struct Slice {
     pub wanted: Vec<(At, Key)>,
 }
 
+/// What a load is to tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Whether everything alive.
+    pub entries: bool,
+    /// And which of these keys were taken.
+    pub keys: Vec<Key>,
+}
+
+/// Everything alive of a user.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Where the rows of each writer begin.
+    pub floors: Vec<(i32, At)>,
+    /// The row of each key: time and writer.
+    pub newest: HashMap<Key, (At, i32), RandomState>,
+}
+
 /// A request.
 #[derive(Debug)]
 pub enum Job {
@@ -63,8 +81,8 @@ pub enum Job {
     Write(Group),
     /// Read the messages of one page.
     Read(Slice),
-    /// Find everything alive of a user, and which of these keys were taken.
-    Load { user: UserId, keys: Vec<Key> },
+    /// Find what is wanted of a user.
+    Load { user: UserId, wanted: Wanted },
 }
 
 /// A row without its body.
@@ -76,9 +94,6 @@ pub struct Row {
     pub sent_at: u64,
     pub body_bytes: u32,
 }
-
-/// The row of each key that was found: time and writer.
-pub type Newest = HashMap<Key, (At, i32), RandomState>;
 
 /// An answer. All but `Rows` end their job.
 #[derive(Debug)]
@@ -93,8 +108,8 @@ pub enum Answer {
     Read { slice: Slice, found: Vec<(At, Key, u64, Body)> },
     /// Some rows of a user, and those that others of the same keys outdo.
     Rows { user: UserId, rows: Vec<Row>, outdone: Vec<(i32, At, Key)> },
-    /// The end of a user's rows: where those of each writer begin, what was found, and which keys were taken when.
-    Loaded { user: UserId, floors: Vec<(i32, At)>, newest: Newest, taken: Vec<(Key, u64)> },
+    /// The end of a user's rows, if they were wanted, and which keys were taken when.
+    Loaded { user: UserId, found: Option<Found>, taken: Vec<(Key, u64)> },
 }
 
 /// Who asks.

@@ -23,6 +23,7 @@ use super::job::{Group, Row, Slice, Step};
 use super::options::CassandraOptions;
 use super::place::{At, DAY_MS, bucket_of_ms, written_us};
 use super::schema;
+use crate::tls;
 
 /// Rows per answer of the cluster.
 const PAGE_ROWS: i32 = 1_000;
@@ -68,9 +69,14 @@ pub async fn connect(options: &CassandraOptions) -> Result<Session> {
         .known_nodes(&options.hosts)
         .default_execution_profile_handle(profile.into_handle())
         .connection_timeout(Duration::from_millis(options.request_ms_max))
-        .fetch_schema_metadata(false);
+        // Of the schema only where each key is: so a statement goes to a node that has it.
+        .fetch_full_schema_metadata(false);
     if let Some((name, password)) = &options.login {
         builder = builder.user(name, password.reveal());
+    }
+    if let Some(files) = &options.tls {
+        let tls = tls::client(files.ca.as_deref(), files.identity.as_deref())?;
+        builder = builder.tls_context(Some(Arc::new(tls)));
     }
     let failed = |cause| StorageFault::Connect { hosts: options.hosts.join(", "), cause: Box::new(cause) };
     builder.build().await.map_err(failed)

@@ -10,7 +10,7 @@ use iris_shards::id::{Key, UserId};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use super::fault::StorageFault;
-use super::job::{Answer, Asking, Job, Newest, Row};
+use super::job::{Answer, Asking, Found, Job, Row};
 use super::options::CassandraOptions;
 use super::place::{At, KEPT, bucket_of};
 use super::session::{Connected, copies};
@@ -96,39 +96,42 @@ async fn attempt(session: &Connected, asking: &Asking) -> Result<Answer, Storage
             let found = session.read(slice).await?;
             Answer::Read { slice: slice.clone(), found }
         }
-        Job::Load { user, keys } => load(session, (user, keys), asking).await?,
+        Job::Load { user, wanted } => {
+            let found = if wanted.entries { Some(load(session, user, asking).await?) } else { None };
+            // Behind the rows: what is not among them because another core has just taken it is found here.
+            let taken = session.taken_of(user, &wanted.keys).await?;
+            Answer::Loaded { user: user.clone(), found, taken }
+        }
     })
 }
 
-/// A failure on the way begins anew: rows that were found twice are the same rows. What was taken is looked up behind the
-/// rows: what is not among them by now, because another core has taken it, is found there.
-async fn load(session: &Connected, (user, keys): (&UserId, &[Key]), asking: &Asking) -> Result<Answer, StorageFault> {
-    let (mut floors, mut newest) = (Vec::new(), Newest::default());
+/// A failure on the way begins anew: rows that were found twice are the same rows.
+async fn load(session: &Connected, user: &UserId, asking: &Asking) -> Result<Found, StorageFault> {
+    let mut found = Found::default();
     for (writer, floor, last) in session.user(user).await? {
-        floors.push((writer, floor));
+        found.floors.push((writer, floor));
         for bucket in first_bucket(floor, last, session.keep_days())..=last {
-            let (rows, outdone) = sift(&mut newest, session.rows(user, (bucket, writer, floor)).await?);
+            let (rows, outdone) = sift(&mut found, session.rows(user, (bucket, writer, floor)).await?);
             if !rows.is_empty() || !outdone.is_empty() {
                 answer(asking, Answer::Rows { user: user.clone(), rows, outdone }).await;
             }
         }
     }
-    let taken = session.taken_of(user, keys).await?;
-    Ok(Answer::Loaded { user: user.clone(), floors, newest, taken })
+    Ok(found)
 }
 
 /// Which rows count as far as is known, and which do not. Of the rows of one key that two cores have written it is the
 /// youngest: whoever finds several agrees on it, and the core that has the message now is most likely to know it.
-fn sift(newest: &mut Newest, rows: Vec<Row>) -> (Vec<Row>, Vec<(i32, At, Key)>) {
+fn sift(found: &mut Found, rows: Vec<Row>) -> (Vec<Row>, Vec<(i32, At, Key)>) {
     let (mut kept, mut outdone) = (Vec::with_capacity(rows.len()), Vec::new());
     for row in rows {
         let is = (row.at, row.writer);
-        match newest.get(&row.key).copied() {
+        match found.newest.get(&row.key).copied() {
             Some(known) if known > is => outdone.push((row.writer, row.at, row.key)),
             known => {
                 let other = known.filter(|known| *known != is);
                 outdone.extend(other.map(|(at, writer)| (writer, at, row.key.clone())));
-                newest.insert(row.key.clone(), is);
+                found.newest.insert(row.key.clone(), is);
                 kept.push(row);
             }
         }
@@ -195,10 +198,10 @@ mod tests {
     fn the_youngest_row_of_a_key_counts_whoever_finds_it_first() {
         let rows = [row(1, 1, 10), row(2, 1, 11), row(1, 2, 20), row(2, 2, 9), row(1, 2, 20)];
         for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0]] {
-            let mut newest = Newest::default();
+            let mut found = Found::default();
             let mut alive = std::collections::BTreeSet::new();
             for at in order {
-                let (kept, outdone) = sift(&mut newest, vec![rows[at].clone()]);
+                let (kept, outdone) = sift(&mut found, vec![rows[at].clone()]);
                 kept.into_iter().for_each(|row| drop(alive.insert((row.writer, row.at))));
                 outdone.into_iter().for_each(|(writer, at, _)| drop(alive.remove(&(writer, at))));
             }

@@ -53,7 +53,7 @@ fn drill(name: &'static str, cassandra: &Cassandra) -> Drill {
 fn signal(cassandra: &Cassandra, nodes: &[usize], signal: Signal) {
     let pids = cassandra.pids();
     for &node in nodes {
-        drop(kill_process(Pid::from_raw(pids[node]).expect("a process"), signal));
+        let _ = kill_process(Pid::from_raw(pids[node]).expect("a process"), signal);
     }
 }
 

@@ -19,6 +19,8 @@ use wire::{Heard, Wire};
 /// Messages per second: three JVMs share the machine.
 const RATE: f64 = 400.0;
 const USERS: u32 = 200;
+/// A machine that others use is slow, and that is not what is tested.
+const AWAY_MS: u64 = 10_000;
 /// With a replication factor of three most are two.
 const COPIES: u8 = 2;
 
@@ -33,7 +35,7 @@ fn shared(test: &str) -> Option<(&'static Cassandra, RwLockReadGuard<'static, ()
 /// The fields of `node` for a keyspace of the test's own.
 fn fields(cassandra: &Cassandra, keyspace: &str) -> String {
     let hosts = cassandra.hosts();
-    format!("storage: cassandra, cassandra: (hosts: {hosts:?}, keyspace: \"{keyspace}\", away_ms: 4_000),")
+    format!("storage: cassandra, cassandra: (hosts: {hosts:?}, keyspace: \"{keyspace}\", away_ms: {AWAY_MS}),")
 }
 
 /// Of this run: a cluster that stays has those of others.
@@ -52,9 +54,9 @@ fn plan(cassandra: &Cassandra, keyspace: &str, members: Vec<Member>) -> Plan {
     Plan { node: fields(cassandra, keyspace), members, ..Plan::proof() }
 }
 
-fn drill(name: &'static str, cluster: Cluster) -> Drill {
+fn drill(name: &'static str, cluster: Cluster, late_allowed: bool) -> Drill {
     Drill::start(name, cluster, |plan| {
-        (plan.rate, plan.users, plan.late_allowed) = (RATE, USERS, true);
+        (plan.rate, plan.users, plan.late_allowed) = (RATE, USERS, late_allowed);
     })
 }
 
@@ -67,7 +69,7 @@ fn one_node_dies_and_loses_nothing() {
     let refused = Cluster::prepare(plan.clone(), Ground::loopback()).refused("laptop");
     assert!(refused.err.contains("has no tables of Iris: run `iris storage init`"), "{}", refused.err);
     init(cassandra, keyspace);
-    let mut drill = drill("one-on-cassandra", Cluster::start(plan, Ground::loopback()));
+    let mut drill = drill("one-on-cassandra", Cluster::start(plan, Ground::loopback()), false);
     for _ in 0..3 {
         drill.fault("kill -9 of the node, back at once", |cluster| {
             cluster.kill("laptop");
@@ -148,7 +150,7 @@ fn cores_die_and_come_back() {
     let keyspace = &keyspace("dying");
     init(cassandra, keyspace);
     let plan = plan(cassandra, keyspace, Plan::proof().members).by_gossip();
-    let mut drill = drill("dying-on-cassandra", Cluster::start(plan, Ground::loopback()));
+    let mut drill = drill("dying-on-cassandra", Cluster::start(plan, Ground::loopback()), true);
     for core in ["core-a", "core-b", "core-a"] {
         drill.fault(&format!("kill -9 of {core}"), |cluster| cluster.kill(core));
         drill.fault(&format!("{core} is back"), |cluster| {
@@ -168,7 +170,9 @@ fn most_of_the_cluster_is_away_and_comes_back() {
     let keyspace = &keyspace("away");
     init(cassandra, keyspace);
     let members = vec![Member::core("core"), Member::edge("edge")];
-    let cluster = Cluster::start(plan(cassandra, keyspace, members), Ground::loopback());
+    let mut plan = plan(cassandra, keyspace, members);
+    plan.cluster = "num_shards: 16, copies: 1".to_owned();
+    let cluster = Cluster::start(plan, Ground::loopback());
     until_link(&cluster, "edge", "core");
     let door = cluster.client_address("edge").to_string();
     let (mut alice, mut carol) = (Wire::login(&door, "alice"), Wire::login(&door, "carol"));
@@ -193,7 +197,13 @@ fn most_of_the_cluster_is_away_and_comes_back() {
     assert!(text.contains("it confirms nothing since 2"), "{text}");
     cassandra.heal();
     cluster.until("core", "says that the cluster is back", |status| status["storage"]["away_since_unix_ms"].is_null());
-    assert_eq!(copies(&mut alice), COPIES, "what was sent is confirmed in the end");
+    alice.send(6, "bob", b"after");
+    // What was under way when the cluster went is confirmed in the end, or was refused before it was written.
+    assert_eq!(copies(&mut alice), COPIES);
     let mut bob = Wire::login(&door, "bob");
-    assert_eq!([bob.letter().text(), bob.letter().text()], ["before", "meanwhile"]);
+    let mut texts = vec![bob.letter().text()];
+    while texts.last().is_some_and(|text| text != "after") {
+        texts.push(bob.letter().text());
+    }
+    assert!(texts == ["before", "after"] || texts == ["before", "meanwhile", "after"], "{texts:?}");
 }

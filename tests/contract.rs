@@ -15,10 +15,12 @@ mod rules;
 mod shared_rules;
 #[path = "contract/store.rs"]
 mod store;
+#[path = "contract/tls.rs"]
+mod tls;
 
 use glommio::LocalExecutor;
 
-use std::sync::Once;
+use std::sync::{Once, PoisonError, RwLock};
 
 use self::engines::cassandra::Cassandra;
 use self::store::{Kind, Store};
@@ -78,11 +80,15 @@ fn on_log(rule: impl AsyncFnOnce(Store)) {
 
 fn on_cassandra(rule: impl AsyncFnOnce(Store)) {
     let Some((_, kind)) = cassandra() else { return };
+    let _running = NODES.read().unwrap_or_else(PoisonError::into_inner);
     LocalExecutor::default().run(async {
         let store = Store::open(kind).await;
         rule(store).await;
     });
 }
+
+/// Who writes stops nodes that others use.
+static NODES: RwLock<()> = RwLock::new(());
 
 /// The cluster that all tests here share, and an engine of it.
 fn cassandra() -> Option<(&'static Cassandra, Kind)> {

@@ -2,17 +2,14 @@
 
 mod engines;
 
-use engines::Engine;
 use engines::registry::{Due, NODES, PUBLISHER, READER, Registry};
+use engines::{Engine, certificates};
 use iris::config::{Config, Flags};
 use iris::discovery::registry::{PublishedMap, Service};
 use iris::discovery::{Discovery, DiscoveryError, DiscoveryStatus, Known, NodeState, View, start};
 use iris_shards::id::NodeId;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use std::collections::BTreeMap;
 use std::fs::write;
-use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -316,45 +313,11 @@ fn etcd_asks_for_a_login() {
     }
 }
 
-/// Certificates of a test: whom the server trusts, and whom nobody does.
-fn certificates(folder: &Path, host: Ipv4Addr) {
-    // A certificate that is called like its issuer would be taken for one that has signed itself.
-    let called = |name: &str| {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.distinguished_name.push(DnType::CommonName, name);
-        params
-    };
-    let authority = |name: &str| {
-        let mut params = called(name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.self_signed(&key).expect("signed");
-        write(folder.join(format!("{name}.pem")), certificate.pem()).expect("written");
-        Issuer::new(params, key)
-    };
-    let signed = |name: &str, issuer: &Issuer<'_, KeyPair>| {
-        let mut params = called(name);
-        params.subject_alt_names = vec![SanType::IpAddress(IpAddr::V4(host))];
-        // etcd's gateway is a client of its own server.
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, issuer).expect("signed");
-        write(folder.join(format!("{name}.pem")), certificate.pem()).expect("written");
-        write(folder.join(format!("{name}.key.pem")), key.serialize_pem()).expect("written");
-        write(folder.join(format!("{name}.both.pem")), certificate.pem() + &key.serialize_pem()).expect("written");
-    };
-    let (ours, theirs) = (authority("ca"), authority("other-ca"));
-    signed("server", &ours);
-    signed("node", &ours);
-    signed("stranger", &theirs);
-}
-
 fn certificates_are_asked_for(test: &str, kind: &'static str) {
-    let [a, b, c, ..] = RandomState::new().hash_one(test).to_be_bytes();
-    let host = Ipv4Addr::new(127, a.clamp(1, 254), b, c.clamp(1, 254));
+    let host = certificates::any_host();
     let folder = tempfile::tempdir().expect("a directory");
     let folder = folder.path();
-    certificates(folder, host);
+    certificates::write_all(folder, host);
     let path = folder.to_str().expect("UTF-8");
     let options = ["--host", &host.to_string(), "--tls", path].map(str::to_owned);
     let Some(engine) = Engine::with(kind, test, &options) else { return };

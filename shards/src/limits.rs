@@ -89,6 +89,9 @@ pub struct CoreLimits {
     /// Users without session, messages and tombstones that an executor remembers (for `last_seen`). Reached: some are
     /// forgotten.
     pub absent_users_max: usize,
+    /// Of a store that all cores share: an inbox whose user is there is read again after this time, in ms. Shows what was
+    /// stored by a core that has died since and that nobody knew to keep the shard.
+    pub read_again_ms: u64,
     /// An edge that is not heard for this time, in ms, has no presences any more.
     pub lease_ms: u64,
     /// `stored` is said with at least this many copies (rule 8).
@@ -113,6 +116,7 @@ impl Default for CoreLimits {
             grant_pause_ms: 10_000,
             watchers_max: 1_024,
             absent_users_max: 1_000_000,
+            read_again_ms: 600_000,
             lease_ms: 15_000,
             copies_min: 1,
             retry_ms: 1_000,

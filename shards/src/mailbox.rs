@@ -77,7 +77,7 @@ pub struct Loading {
     pub is_known: bool,
     /// Whether so many of them were taken was asked too.
     pub asked: usize,
-    /// When, in ms since the Unix epoch.
+    /// When the entries were asked for, in ms since the Unix epoch.
     pub from_ms: u64,
     /// More may have been stored since.
     pub is_stale: bool,

@@ -30,6 +30,8 @@ pub struct Tenure {
     marking: Option<Vec<NodeId>>,
     /// Entries that are left here of a shard that others keep.
     pub left: u64,
+    /// It was stored to a store that is shared, and those who keep the shard now have not read since.
+    untold: bool,
     peers: BTreeMap<NodeId, InStep>,
     /// What the others were told last.
     told: Option<Claim>,
@@ -45,6 +47,7 @@ impl Tenure {
             mark: None,
             marking: None,
             left: 0,
+            untold: false,
             peers: BTreeMap::new(),
             told: None,
         }
@@ -101,7 +104,7 @@ impl Tenure {
             true if self.is_complete() => Standing::Unsettled,
             true => Standing::Joining,
             false if self.is_complete() || self.marking.is_some() => Standing::Leaving,
-            false if self.left > 0 => Standing::Handing,
+            false if self.left > 0 || self.untold => Standing::Handing,
             false => Standing::Outside,
         }
     }
@@ -129,6 +132,18 @@ impl Tenure {
             peer.forget_offers();
         }
         true
+    }
+
+    /// The shard's entries stay in a store that is shared: who keeps it now has to read them.
+    pub fn leave_to_store(&mut self) {
+        self.untold = !self.serves();
+    }
+
+    /// Somebody has compared. True if all who keep the shard now have read what this node had stored, and that is news.
+    pub fn has_told_heirs(&mut self) -> bool {
+        let mut heirs = self.peers.values().filter(|peer| peer.role == Role::Heir && peer.is_up()).peekable();
+        let is_told = heirs.peek().is_some() && heirs.all(|peer| peer.agrees(&self.replicas) && peer.lacks_nothing());
+        is_told && std::mem::take(&mut self.untold)
     }
 
     /// Who matters for this shard now. Returns those that matter newly.

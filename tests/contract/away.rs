@@ -1,15 +1,14 @@
 //! What "away" means: the core is told, nothing is told to be stored that is not, and it heals by itself.
-//!
-//! These tests stop nodes that others use: they run alone (`--ignored`, one thread).
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use glommio::LocalExecutor;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::cassandra;
 use super::engines::cassandra::Cassandra;
 use super::store::{Store, body_of, keys};
+use super::{NODES, cassandra};
 
 fn signal(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
@@ -17,6 +16,7 @@ fn signal(pid: i32, signal: Signal) {
 
 fn on_three(rule: impl AsyncFnOnce(Store, &Cassandra)) {
     let Some((cluster, kind)) = cassandra() else { return };
+    let _alone = NODES.write().unwrap_or_else(PoisonError::into_inner);
     cluster.heal();
     LocalExecutor::default().run(async {
         let store = Store::open(kind).await;
@@ -36,7 +36,6 @@ async fn check_all(mut store: Store, user: u64, keys: &[iris_shards::id::Key]) {
 }
 
 #[test]
-#[ignore = "kills nodes that other tests use: scripts/check runs it alone"]
 fn one_of_three_is_killed() {
     on_three(async |mut store, cluster| {
         let bob = store.user(1);
@@ -54,7 +53,6 @@ fn one_of_three_is_killed() {
 }
 
 #[test]
-#[ignore = "kills nodes that other tests use: scripts/check runs it alone"]
 fn two_of_three_are_killed() {
     on_three(async |mut store, cluster| {
         let bob = store.user(1);
@@ -77,7 +75,6 @@ fn two_of_three_are_killed() {
 }
 
 #[test]
-#[ignore = "stops nodes that other tests use: scripts/check runs it alone"]
 fn two_of_three_stand_still_for_a_while() {
     on_three(async |mut store, cluster| {
         let bob = store.user(1);

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod cassandra;
+pub mod certificates;
 pub mod registry;
 
 use serde_json::Value;

@@ -444,6 +444,7 @@ impl Shard {
             }
         }
         self.unload((id, mailbox));
+        self.read_old(turn, mailbox);
         mailbox.settle();
     }
 

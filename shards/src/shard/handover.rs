@@ -22,7 +22,14 @@ impl Shard {
         mailboxes: &mut Mailboxes,
         changed: &BTreeSet<u32>,
     ) {
-        changed.iter().for_each(|&shard| self.open_tenure(shard).left = 0);
+        let is_shared = self.is_shared();
+        for &shard in changed {
+            let tenure = self.open_tenure(shard);
+            tenure.left = 0;
+            if is_shared {
+                tenure.leave_to_store();
+            }
+        }
         for id in mailboxes.numbers() {
             let Some(mailbox) = mailboxes.mailbox(id) else { continue };
             let shard = self.shard_of(mailbox.slot);

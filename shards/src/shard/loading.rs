@@ -80,9 +80,12 @@ impl Shard {
     }
 
     fn loading<'a>(&self, mailbox: &'a mut Mailbox) -> &'a mut Loading {
+        let (is_known, from_ms) = match mailbox.stored {
+            Stored::Known { from_ms } => (true, from_ms),
+            _ => (false, 0),
+        };
         if !matches!(mailbox.stored, Stored::Loading(_)) {
-            let is_known = mailbox.is_known();
-            mailbox.stored = Stored::Loading(Box::new(Loading { is_known, ..Loading::default() }));
+            mailbox.stored = Stored::Loading(Box::new(Loading { is_known, from_ms, ..Loading::default() }));
         }
         match &mut mailbox.stored {
             Stored::Loading(loading) => loading,
@@ -100,8 +103,12 @@ impl Shard {
         let entries = !loading.is_known;
         loading.entries = entries;
         (loading.is_asked, loading.is_stale, loading.is_void) = (true, false, false);
-        (loading.from_ms, loading.asked) = (turn.now.wall_ms(), loading.waiting.len());
-        let keys = loading.waiting.iter().map(|(message, _)| message.key.clone()).collect();
+        loading.asked = loading.waiting.len();
+        if entries {
+            loading.from_ms = turn.now.wall_ms();
+        }
+        let waiting = loading.waiting.iter().filter(|_| !mutant::is(Mutant::TakenIsNotAsked));
+        let keys = waiting.map(|(message, _)| message.key.clone()).collect();
         self.counts.loads += 1;
         if let Some(held) = mailbox.held.as_mut().filter(|_| entries) {
             held.inbox.each_mut(Entry::seek);
@@ -307,6 +314,14 @@ impl Shard {
         }
         // What came from the store behind these goes on.
         self.send_ready(turn, mailbox);
+    }
+
+    /// What was stored by a core that has died before it could say so is found in the end.
+    pub(super) fn read_old(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox) {
+        let before_ms = turn.now.wall_ms().saturating_sub(self.config.limits.read_again_ms);
+        if matches!(mailbox.stored, Stored::Known { from_ms } if from_ms < before_ms) && self.is_needed(mailbox) {
+            self.become_stale(turn, mailbox);
+        }
     }
 
     /// Memory is for those who are there: what is stored of others is read again when it is needed.

@@ -425,6 +425,11 @@ impl Shard {
                 compared.insert(shard);
             }
         }
+        for &shard in &compared {
+            if self.open_tenure(shard).has_told_heirs() {
+                self.due.shard(shard);
+            }
+        }
         self.answer_wants(turn, mailboxes, node);
         self.ask_for_copies(turn, mailboxes, node, &compared);
         let slots: Vec<Slot> = self.syncs.queues.keys().filter(|(its, _)| *its == node).map(|of| of.1).collect();

@@ -82,6 +82,18 @@ fn rules_that_no_client_notices_are_rules() {
 }
 
 #[test]
+fn a_conversation_does_not_read_the_store_for_each_message() {
+    let mut script = shared(one_node());
+    script.login(A, 0).login(B, 0).now(&[Op::Deaf(B)]);
+    for _ in 0..100 {
+        script.send(A, B, 1).wait(100);
+    }
+    let loads = script.world.processes[0].executors[0].core.counts().loads;
+    assert!(loads < 20, "{loads} loads for 100 messages in 10 s");
+    script.finish();
+}
+
+#[test]
 fn a_store_that_is_away_refuses_for_the_absent_and_comes_back() {
     let mut script = shared(one_node());
     script.login(A, 0).then(&[Op::DiskFull(0)]).send(A, B, 3).wait(500);

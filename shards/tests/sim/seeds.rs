@@ -121,6 +121,10 @@ const BROKEN_ONCE: &[(&str, &[u64])] = &[
     ("the same: a row stored twice was called taken when one of it was gone", &[SHARING + 11_807]),
     ("the same: what was stored before others were in step was not told to them", &[SHARING + 11_029]),
     ("the same: messages that come late kept an inbox from being read", &[SHARING + 8_201, SHARING + 4_023]),
+    (
+        "the same: what was stored by a core that kept the shard in its own view only was not read",
+        &[SHARING + 111_149, SHARING + 154_419],
+    ),
     ("not told apart", &[109_453, 130_168, 138_691, 151_792, 354_955, 357_341, 384_031]),
 ];
 

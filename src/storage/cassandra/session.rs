@@ -12,6 +12,7 @@ use scylla::client::session_builder::SessionBuilder;
 use scylla::errors::ExecutionError;
 use scylla::policies::load_balancing::DefaultPolicy;
 use scylla::policies::retry::FallthroughRetryPolicy;
+use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
 use scylla::response::{PagingState, PagingStateResponse};
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::Consistency;
@@ -29,6 +30,12 @@ use crate::tls;
 const PAGE_ROWS: i32 = 1_000;
 /// ScyllaDB takes a hundred in one query.
 const KEYS_PER_QUERY: usize = 64;
+
+/// A node that does not answer in this time: others are asked, too.
+const ASK_OTHERS_MS: u64 = 500;
+/// How often an idle connection is tried, and how long it may not answer before it is given up.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 
 type Values<'a> = Box<dyn SerializeRow + Send + Sync + 'a>;
 type Result<T> = std::result::Result<T, StorageFault>;
@@ -64,11 +71,14 @@ pub async fn connect(options: &CassandraOptions) -> Result<Session> {
         .request_timeout(Some(Duration::from_millis(options.request_ms_max)))
         .retry_policy(Arc::new(FallthroughRetryPolicy::new()))
         .load_balancing_policy(places.build())
+        .speculative_execution_policy(Some(Arc::new(asked_again())))
         .build();
     let mut builder = SessionBuilder::new()
         .known_nodes(&options.hosts)
         .default_execution_profile_handle(profile.into_handle())
         .connection_timeout(Duration::from_millis(options.request_ms_max))
+        .keepalive_interval(ALIVE_INTERVAL)
+        .keepalive_timeout(ALIVE_TIMEOUT)
         // Of the schema only where each key is: so a statement goes to a node that has it.
         .fetch_full_schema_metadata(false);
     if let Some((name, password)) = &options.login {
@@ -80,6 +90,12 @@ pub async fn connect(options: &CassandraOptions) -> Result<Session> {
     }
     let failed = |cause| StorageFault::Connect { hosts: options.hosts.join(", "), cause: Box::new(cause) };
     builder.build().await.map_err(failed)
+}
+
+/// A node that stands still refuses nothing: what it does not answer is asked of others meanwhile. All statements may be
+/// repeated.
+fn asked_again() -> SimpleSpeculativeExecutionPolicy {
+    SimpleSpeculativeExecutionPolicy { max_retry_count: 2, retry_interval: Duration::from_millis(ASK_OTHERS_MS) }
 }
 
 /// How many replicas have a write that was confirmed. Tries once, and tells what an operator has to do.

@@ -8,6 +8,7 @@ mod wire;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use fleet::ground::Ground;
 use iris_shards::frame::LEVEL_STORED;
@@ -66,6 +67,14 @@ impl Geo {
         wire
     }
 
+    fn until_in_step(&self, region: &str) {
+        let deadline = Instant::now() + process::PATIENCE;
+        while !fleet::is_in_step(&self.status(region)) {
+            assert!(Instant::now() < deadline, "{region} is never in step: {:#}", self.status(region));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn status(&self, region: &str) -> Value {
         let admin = self.directory.path().join("data").join(region).join("admin.sock");
         run(&["status", "--json", "--admin", admin.to_str().expect("UTF-8")]).json()
@@ -98,6 +107,7 @@ fn a_user_in_tokyo_talks_to_one_in_frankfurt() {
     let (mut tokyo, mut frankfurt) = (geo.login("tokyo", "tokyo_user"), geo.login("frankfurt", "frankfurt_user"));
     says((&mut tokyo, 1), (&mut frankfurt, "frankfurt_user"), "Hello from Tokyo!");
     says((&mut frankfurt, 1), (&mut tokyo, "tokyo_user"), "Hello from Frankfurt!");
+    REGIONS.iter().for_each(|(region, _)| geo.until_in_step(region));
     // What waits for somebody who is away is on disk in two regions, and is taken in any.
     tokyo.send(2, "traveller", b"Where are you?");
     let copies = tokyo.until(|heard| match heard {

@@ -246,6 +246,7 @@ impl Check<'_> {
                 0,
                 u32::MAX.into(),
             ),
+            read_again_ms: self.within("node.core.read_again_ms", core.read_again_ms, 1_000, 24 * HOUR_MS),
             lease_ms: self.within("cluster.limits.lease_ms", limits.lease_ms, 1_000, 600_000),
             copies_min: narrow8(self.within_because(
                 "cluster.copies_min",

@@ -33,7 +33,7 @@ impl Check<'_> {
         self.keyspace(&cassandra.keyspace);
         let mut options = CassandraOptions::new(cassandra.hosts.clone(), &cassandra.keyspace);
         options.data_centre = (!cassandra.data_centre.is_empty()).then(|| cassandra.data_centre.clone());
-        options.consistency = self.consistency(cassandra.consistency);
+        options.consistency = level(cassandra.consistency);
         if !cassandra.user.is_empty() {
             options.login = Some((cassandra.user.clone(), cassandra.password.clone()));
         } else if !cassandra.password.reveal().is_empty() {
@@ -67,21 +67,6 @@ impl Check<'_> {
         }
     }
 
-    fn consistency(&mut self, consistency: Consistency) -> Level {
-        match consistency {
-            Consistency::LocalQuorum => Level::LocalQuorum,
-            Consistency::Quorum => Level::Quorum,
-            Consistency::EachQuorum => Level::EachQuorum,
-            Consistency::One => {
-                let problem = Problem::Needed(
-                    "with `one` a core would not find what another one has stored; write local_quorum, quorum or each_quorum",
-                );
-                self.fault("node.cassandra.consistency", problem);
-                Level::LocalQuorum
-            }
-        }
-    }
-
     fn cassandra_tls(&mut self, cassandra: &written::Cassandra, insecure: bool) -> Option<TlsFiles> {
         let mut file = |name: &str, path: &written::Path| {
             let written::Path::Is(path) = path else { return None };
@@ -100,6 +85,14 @@ impl Check<'_> {
             self.fault("node.cassandra.encrypted", Problem::InsecureStorage(host.clone()));
         }
         None
+    }
+}
+
+fn level(consistency: Consistency) -> Level {
+    match consistency {
+        Consistency::LocalQuorum => Level::LocalQuorum,
+        Consistency::Quorum => Level::Quorum,
+        Consistency::EachQuorum => Level::EachQuorum,
     }
 }
 
@@ -139,8 +132,7 @@ mod tests {
             ("hosts: [\"127.0.0.1\"]", "node.cassandra.hosts: `127.0.0.1`"),
             ("hosts: [\"10.0.0.7:9042\"]", "node.cassandra.encrypted: `10.0.0.7:9042`"),
             (&format!("{here}, keyspace: \"i-ris\""), "node.cassandra.keyspace: a keyspace has letters"),
-            (&format!("{here}, consistency: one"), "node.cassandra.consistency: with `one`"),
-            (&format!("{here}, consistency: all"), "expected one of `local_quorum`, `quorum`, `each_quorum`"),
+            (&format!("{here}, consistency: one"), "unknown value `one`; allowed: local_quorum, quorum, each_quorum"),
             (&format!("{here}, password: \"secret\""), "node.cassandra.password: a password is a user's"),
             (&format!("{here}, tls: (ca: \"ca.pem\")"), "node.cassandra.tls.ca: certificates are for"),
             (&format!("{here}, threads: 0"), "node.cassandra.threads"),

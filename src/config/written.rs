@@ -197,6 +197,7 @@ group!("core" Core CorePart {
     grant_pause_ms: u64,
     watchers_max: u64,
     absent_users_max: u64,
+    read_again_ms: u64,
     retry_ms: u64,
 } {});
 
@@ -275,20 +276,13 @@ choice!("transport" Transport today { Tcp "tcp", } later {
     Tls "tls", WebSocket "websocket", Quic "quic",
 });
 choice!("storage" Storage today { Log "log", Cassandra "cassandra", Scylla "scylla", } later {});
-
 /// How many copies have to confirm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename = "consistency")]
+#[serde(rename = "consistency", rename_all = "snake_case")]
 pub enum Consistency {
-    #[serde(rename = "local_quorum")]
     LocalQuorum,
-    #[serde(rename = "quorum")]
     Quorum,
-    #[serde(rename = "each_quorum")]
     EachQuorum,
-    /// Known, so that its refusal can say why.
-    #[serde(rename = "one")]
-    One,
 }
 
 /// How log lines look.

@@ -414,10 +414,7 @@ impl Cluster {
 
     /// All shards of this core are in step with their other replicas.
     pub fn until_in_step(&self, name: &str) {
-        self.until(name, "is in step", |status| {
-            let shards = &status["totals"]["shards"];
-            shards["kept"].as_u64().is_some_and(|kept| kept > 0) && shards["kept"] == shards["in_step"]
-        });
+        self.until(name, "is in step", is_in_step);
     }
 
     /// Prints what every node has logged last, for a test that fails.
@@ -459,6 +456,12 @@ pub fn link<'a>(status: &'a Value, other: &str) -> Option<&'a Value> {
 pub fn knows(status: &Value, other: &str) -> bool {
     let nodes = status["discovery"]["nodes"].as_array();
     nodes.is_some_and(|nodes| nodes.iter().any(|node| node["name"] == other && node["state"] == "alive"))
+}
+
+/// Whether all shards of a core are in step with their other replicas.
+pub fn is_in_step(status: &Value) -> bool {
+    let shards = &status["totals"]["shards"];
+    shards["kept"].as_u64().is_some_and(|kept| kept > 0) && shards["kept"] == shards["in_step"]
 }
 
 /// A counter of messages, over all executors.

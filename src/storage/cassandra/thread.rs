@@ -202,8 +202,8 @@ mod tests {
             let mut alive = std::collections::BTreeSet::new();
             for at in order {
                 let (kept, outdone) = sift(&mut found, vec![rows[at].clone()]);
-                kept.into_iter().for_each(|row| drop(alive.insert((row.writer, row.at))));
-                outdone.into_iter().for_each(|(writer, at, _)| drop(alive.remove(&(writer, at))));
+                alive.extend(kept.into_iter().map(|row| (row.writer, row.at)));
+                alive.retain(|is| outdone.iter().all(|(writer, at, _)| *is != (*writer, *at)));
             }
             assert_eq!(alive.into_iter().collect::<Vec<_>>(), [(1, 11), (2, 20)]);
         }

@@ -96,5 +96,5 @@ fn cassandra() -> Option<(&'static Cassandra, Kind)> {
     static MADE: Once = Once::new();
     let cluster = Cassandra::shared("the storage contract on Cassandra")?;
     MADE.call_once(|| cluster.init(KEYSPACE));
-    Some((cluster, Kind::Cassandra(cluster.options(KEYSPACE), 0xcafe)))
+    Some((cluster, Kind::Cassandra(Box::new(cluster.options(KEYSPACE)), 0xcafe)))
 }

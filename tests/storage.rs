@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use glommio::LocalExecutor;
 use iris::bell::Bell;
-use iris::storage::{DataDir, Engine, StorageError, StorageOptions};
+use iris::storage::{DataDir, Engine, StorageError, StorageOptions, StorageSeat};
 use iris_shards::id::{Body, Key, MessageId, NodeId, UserId};
 use iris_shards::log::LogConfig;
 use iris_shards::slot::slot_of;
@@ -87,7 +87,7 @@ impl Node {
     async fn open(options: &StorageOptions) -> Node {
         let mut dir = reopened(options);
         let bell = Bell::new().unwrap();
-        let open = |seat| Engine::open(Some(seat), &bell).unwrap();
+        let open = |seat| Engine::open(Some(StorageSeat::Log(seat)), &bell).unwrap();
         let mut node = Node {
             logs: dir.take_seats().into_iter().map(open).collect(),
             started: Instant::now(),

@@ -18,7 +18,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub enum Kind {
     Log(PathBuf),
     /// By the core with this number.
-    Cassandra(CassandraOptions, u32),
+    Cassandra(Box<CassandraOptions>, u32),
 }
 
 impl Kind {
@@ -30,7 +30,7 @@ impl Kind {
 /// What keeps the engine's other half alive.
 enum Behind {
     Dir { _dir: DataDir },
-    Threads { _threads: CassandraThreads },
+    Threads { _threads: Box<CassandraThreads> },
 }
 
 /// See the module.
@@ -264,7 +264,7 @@ fn open_engine(kind: &Kind) -> (Engine, Behind) {
         Kind::Cassandra(options, node) => {
             let threads = CassandraThreads::start(options).unwrap();
             let engine = CassandraEngine::open(threads.seat(0, NodeId(*node)), &bell);
-            (Engine::Cassandra(Box::new(engine)), Behind::Threads { _threads: threads })
+            (Engine::Cassandra(Box::new(engine)), Behind::Threads { _threads: Box::new(threads) })
         }
     }
 }

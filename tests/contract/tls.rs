@@ -21,7 +21,7 @@ fn certificates_are_asked_for_and_checked() {
     let good = by("ca.pem", Some("node.both.pem"));
     init(&good);
     LocalExecutor::default().run(async {
-        let mut store = Store::open(Kind::Cassandra(good, 0xcafe)).await;
+        let mut store = Store::open(Kind::Cassandra(Box::new(good), 0xcafe)).await;
         let (bob, keys) = (store.user(1), keys("alice", 0..10));
         store.stored(&bob, &keys).await;
         assert_eq!(store.inbox(&bob).await.len(), 10);

@@ -103,7 +103,7 @@ fn measure_append_and_recovery() {
         node.close().await;
         let (mut dir, bell) = (DataDir::open(&options).unwrap(), Bell::new().unwrap());
         let start = Instant::now();
-        let mut log = Engine::open(Some(dir.take_seats().remove(0)), &bell).unwrap();
+        let mut log = Engine::open(Some(iris::storage::StorageSeat::Log(dir.take_seats().remove(0))), &bell).unwrap();
         let mut events = Vec::new();
         let mut found = 0;
         while !log.take_recovered() {

@@ -8,6 +8,10 @@ mod check;
 mod drain;
 mod listen;
 mod plan;
+// The one of iris-perf, which this crate has for its tests only.
+#[path = "../perf/src/progress.rs"]
+#[allow(dead_code, reason = "iris-perf leaves lines above, too")]
+mod progress;
 mod send;
 mod serve;
 mod shards;

@@ -138,6 +138,10 @@ pub struct TargetArgs {
     /// Nodes that keep a copy of every stored message, in a cluster that is started.
     #[arg(long, conflicts_with = "server", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub copies: u8,
+    /// Nodes that are started store in this Cassandra cluster, where `iris storage init` has made the keyspace iris. Its CPU
+    /// is not counted.
+    #[arg(long, conflicts_with = "server", value_name = "HOST:PORT", value_delimiter = ',')]
+    pub cassandra: Vec<String>,
     /// The binary to start. [default: the one beside iris-perf]
     #[arg(long, value_name = "PATH", conflicts_with = "server")]
     pub iris: Option<PathBuf>,
@@ -193,6 +197,7 @@ impl TargetArgs {
                     edges: self.edges,
                     is_through_core: self.through_core,
                     copies: self.copies,
+                    cassandra: self.cassandra.clone(),
                 },
             })?,
             addresses => Server::attach(addresses, &self.pid, self.admin.clone())?,

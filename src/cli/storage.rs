@@ -1,5 +1,7 @@
 //! `iris storage`: the storage of a fleet that runs Cassandra or ScyllaDB.
 
+mod copy;
+
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -22,6 +24,8 @@ pub struct Storage {
 enum Verb {
     /// Make the keyspace and the tables that are missing, and say what was done.
     Init(Init),
+    /// Copy messages from a node's log to a cluster, or back.
+    Copy(copy::Copy),
 }
 
 #[derive(Debug, Args)]
@@ -61,11 +65,15 @@ fn data_centre(text: &str) -> Result<(String, u8), String> {
 impl Storage {
     /// Runs the verb.
     pub fn run(self) -> Result<(), Failure> {
-        let Verb::Init(init) = self.verb;
-        for line in init.run()? {
-            print(&line)?;
+        match self.verb {
+            Verb::Init(init) => {
+                for line in init.run()? {
+                    print(&line)?;
+                }
+                Ok(())
+            }
+            Verb::Copy(copy) => copy.run(),
         }
-        Ok(())
     }
 }
 

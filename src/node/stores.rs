@@ -4,7 +4,6 @@
 //! reached is no reason not to start: what goes straight to clients needs none.
 
 use iris_shards::id::NodeId;
-use iris_shards::log::LogConfig;
 use iris_shards::storage::Reach;
 
 use crate::config::Config;
@@ -35,12 +34,7 @@ impl Stores {
     }
 
     fn log(config: &Config, layout: &Layout) -> Result<Stores, StorageError> {
-        let log = LogConfig {
-            segment_bytes: config.segment_bytes as u32,
-            body_bytes_max: config.edge.body_bytes_max,
-            ..LogConfig::default()
-        };
-        let options = StorageOptions { dir: config.data.clone(), log, executors: layout.executors as u16 };
+        let options = StorageOptions::of(config, config.data.clone(), layout.executors as u16);
         let mut data = DataDir::open(&options)?;
         let seats = data.take_seats().into_iter().map(StorageSeat::Log).map(Some).collect();
         Ok(Stores { _data: Some(data), seats, reach: Reach::Own })

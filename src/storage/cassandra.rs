@@ -13,6 +13,7 @@ mod order;
 mod place;
 pub mod schema;
 mod session;
+pub mod tables;
 mod thread;
 
 use std::collections::{BTreeMap, VecDeque};

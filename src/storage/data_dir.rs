@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::disk_thread::{self, Job};
 use super::segment::{self, failed, sync_dir};
 use super::{StorageError, redistribute};
+use crate::config::Config;
 use crate::random;
 
 /// The format that this version writes.
@@ -29,6 +30,18 @@ pub struct StorageOptions {
     pub log: LogConfig,
     /// Executors, each with a log of its own.
     pub executors: u16,
+}
+
+impl StorageOptions {
+    /// As a configuration has them, in this directory.
+    pub fn of(config: &Config, dir: PathBuf, executors: u16) -> Self {
+        let log = LogConfig {
+            segment_bytes: config.segment_bytes as u32,
+            body_bytes_max: config.edge.body_bytes_max,
+            ..LogConfig::default()
+        };
+        StorageOptions { dir, log, executors }
+    }
 }
 
 /// What the manifest says.
@@ -83,6 +96,14 @@ impl DataDir {
         let seat =
             |executor| LogSeat { dir: log_dir(&generation, executor), config: config.clone(), jobs: jobs.clone() };
         Ok(DataDir { _lock: lock, seats: (0..manifest.executors).map(seat).collect() })
+    }
+
+    /// Opens what is there, for as many executors as it was made for. Nothing is made.
+    pub fn open_existing(options: &StorageOptions) -> Result<DataDir, StorageError> {
+        let dir = &options.dir;
+        let found = if dir.is_dir() { read_manifest(dir)? } else { None };
+        let Some(manifest) = found else { return Err(StorageError::NoLog { path: dir.clone() }) };
+        DataDir::open(&StorageOptions { executors: manifest.executors, ..options.clone() })
     }
 
     /// One seat per executor, in their order; once.

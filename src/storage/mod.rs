@@ -4,11 +4,13 @@
 //! `iris_shards::log`, what its files are is [`data_dir`] and [`segment`].
 
 pub mod cassandra;
+pub mod copy;
 pub mod data_dir;
 mod disk_thread;
 mod files;
 mod hold;
 mod log_engine;
+mod log_writer;
 mod redistribute;
 mod scan;
 pub mod segment;
@@ -183,6 +185,12 @@ pub enum StorageError {
     )]
     NoManifest {
         /// The manifest.
+        path: PathBuf,
+    },
+    /// Nothing is there.
+    #[error("{path} has no messages of Iris: name the data directory of a node that kept its messages in a log")]
+    NoLog {
+        /// The directory.
         path: PathBuf,
     },
     /// Written by another version.

@@ -15,7 +15,7 @@ const LINK_PORT: u16 = 7_070;
 const NOWHERE: &str = "127.0.0.1:9";
 
 /// How many nodes of which kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fleet {
     /// Cores; they take clients too if there are no edges.
     pub cores: u16,
@@ -25,22 +25,25 @@ pub struct Fleet {
     pub is_through_core: bool,
     /// Copies of each stored message.
     pub copies: u8,
+    /// HOST:PORT of the Cassandra cluster that stores them; empty: each core does.
+    pub cassandra: Vec<String>,
 }
 
 impl Fleet {
-    /// Whether it is one node that keeps to itself.
-    pub fn is_alone(self) -> bool {
-        self.cores == 1 && self.edges == 0
+    /// Whether it is one node that needs no configuration.
+    pub fn is_alone(&self) -> bool {
+        self.cores == 1 && self.edges == 0 && self.cassandra.is_empty()
     }
 
     /// The name of each node, and whether clients connect to it.
-    fn nodes(self) -> impl Iterator<Item = (String, bool)> {
-        let cores = (0..self.cores).map(move |n| (format!("core-{n}"), self.edges == 0));
+    fn nodes(&self) -> impl Iterator<Item = (String, bool)> {
+        let is_edgeless = self.edges == 0;
+        let cores = (0..self.cores).map(move |n| (format!("core-{n}"), is_edgeless));
         cores.chain((0..self.edges).map(|n| (format!("edge-{n}"), true)))
     }
 
     /// Writes the configuration of the cluster, and returns the commands that start its nodes, and which take clients.
-    pub fn commands(self, iris: &Path, directory: &Path, executors: Option<usize>) -> Result<Vec<(Command, bool)>> {
+    pub fn commands(&self, iris: &Path, directory: &Path, executors: Option<usize>) -> Result<Vec<(Command, bool)>> {
         let dice = RandomState::new().hash_one(std::process::id());
         let address = |n: usize| format!("127.{}.{}.{}:{LINK_PORT}", 64 + dice % 64, dice >> 8 & 0xff, n + 1);
         let file = directory.join("cluster.ron");
@@ -72,17 +75,21 @@ impl Fleet {
     }
 
     /// The admin sockets of its cores.
-    pub fn core_sockets(self, directory: &Path) -> Vec<PathBuf> {
+    pub fn core_sockets(&self, directory: &Path) -> Vec<PathBuf> {
         (0..self.cores).map(|n| directory.join(format!("core-{n}")).join("admin.sock")).collect()
     }
 
-    fn configuration(self, address: &impl Fn(usize) -> String, dice: u64) -> Result<String> {
+    fn configuration(&self, address: &impl Fn(usize) -> String, dice: u64) -> Result<String> {
         let mut nodes = String::new();
         for (n, (name, _)) in self.nodes().enumerate().filter(|(_, (name, _))| name.starts_with("core")) {
             let role = if self.edges == 0 { "both" } else { "core" };
             writeln!(nodes, "        (name: {name:?}, address: {:?}, role: {role}),", address(n))?;
         }
         let copies = self.copies;
+        let storage = match self.cassandra.as_slice() {
+            [] => "storage: log".to_owned(),
+            hosts => format!("storage: cassandra, cassandra: (hosts: {hosts:?})"),
+        };
         Ok(format!(
             r#"(
     cluster: (name: "perf", num_shards: 64, copies: {copies}, secret: "{dice:032x}", nodes: [
@@ -90,6 +97,7 @@ impl Fleet {
     node: (
         name: Env("IRIS_PERF_NAME"),
         role: Env("IRIS_PERF_ROLE"),
+        {storage},
         link: (listen: Env("IRIS_PERF_LINK"), advertise: Env("IRIS_PERF_ADVERTISE")),
     ),
 )
@@ -104,7 +112,7 @@ mod tests {
 
     #[test]
     fn clients_connect_to_edges_where_there_are_some() {
-        let fleet = Fleet { cores: 2, edges: 1, is_through_core: false, copies: 1 };
+        let fleet = Fleet { cores: 2, edges: 1, is_through_core: false, copies: 1, cassandra: Vec::new() };
         let nodes: Vec<_> = fleet.nodes().collect();
         assert_eq!(nodes, [("core-0".into(), false), ("core-1".into(), false), ("edge-0".into(), true)]);
         let alone = Fleet { edges: 0, ..fleet };

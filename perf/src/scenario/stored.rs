@@ -72,6 +72,9 @@ fn parameters(args: &StoredArgs, server: &Server) -> Result<Fields> {
     fields.put("body_bytes", args.body);
     fields.put("executors", args.target.executors);
     fields.put("generator_threads", args.target.threads()?);
-    fields.put("filesystem", server.filesystem());
+    match args.target.cassandra.as_slice() {
+        [] => fields.put("filesystem", server.filesystem()),
+        _ => fields.put("storage", "cassandra"),
+    }
     Ok(fields)
 }

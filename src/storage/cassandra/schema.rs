@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use scylla::client::session::Session;
+use scylla::errors::ExecutionError;
 
 use super::fault::StorageFault;
 
@@ -72,7 +73,7 @@ pub async fn check(session: &Session, keyspace: &str) -> Result<(), StorageFault
     let name = checked(keyspace)?;
     let found = match rows(session, &format!("SELECT value FROM {name}.about WHERE key = 'format'")).await {
         Ok(found) => found.first().copied(),
-        Err(StorageFault::Request(_)) => None,
+        Err(StorageFault::Request(cause)) if is_unknown(&cause) => None,
         Err(fault) => return Err(fault),
     };
     match found {
@@ -80,6 +81,12 @@ pub async fn check(session: &Session, keyspace: &str) -> Result<(), StorageFault
         Some(found) => Err(StorageFault::Format { keyspace: name, found }),
         None => Err(StorageFault::NoTables { keyspace: name }),
     }
+}
+
+/// Whether the cluster says that there is no such keyspace or table, rather than nothing.
+fn is_unknown(cause: &ExecutionError) -> bool {
+    use scylla::errors::{DbError, RequestAttemptError};
+    matches!(cause, ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::Invalid, _)))
 }
 
 /// Which data centres keep a keyspace, and how many copies each. `SimpleStrategy` knows none: [`ALL`].

@@ -12,6 +12,7 @@ use scylla::client::session_builder::SessionBuilder;
 use scylla::errors::ExecutionError;
 use scylla::policies::load_balancing::DefaultPolicy;
 use scylla::policies::retry::FallthroughRetryPolicy;
+use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
 use scylla::response::{PagingState, PagingStateResponse};
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::Consistency;
@@ -29,6 +30,12 @@ use crate::tls;
 const PAGE_ROWS: i32 = 1_000;
 /// ScyllaDB takes a hundred in one query.
 const KEYS_PER_QUERY: usize = 64;
+
+/// A node that does not answer in this time: others are asked, too.
+const ASK_OTHERS_MS: u64 = 500;
+/// How often an idle connection is tried, and how long it may not answer before it is given up.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 
 type Values<'a> = Box<dyn SerializeRow + Send + Sync + 'a>;
 type Result<T> = std::result::Result<T, StorageFault>;
@@ -64,11 +71,14 @@ pub async fn connect(options: &CassandraOptions) -> Result<Session> {
         .request_timeout(Some(Duration::from_millis(options.request_ms_max)))
         .retry_policy(Arc::new(FallthroughRetryPolicy::new()))
         .load_balancing_policy(places.build())
+        .speculative_execution_policy(Some(Arc::new(asked_again())))
         .build();
     let mut builder = SessionBuilder::new()
         .known_nodes(&options.hosts)
         .default_execution_profile_handle(profile.into_handle())
         .connection_timeout(Duration::from_millis(options.request_ms_max))
+        .keepalive_interval(ALIVE_INTERVAL)
+        .keepalive_timeout(ALIVE_TIMEOUT)
         // Of the schema only where each key is: so a statement goes to a node that has it.
         .fetch_full_schema_metadata(false);
     if let Some((name, password)) = &options.login {
@@ -80,6 +90,12 @@ pub async fn connect(options: &CassandraOptions) -> Result<Session> {
     }
     let failed = |cause| StorageFault::Connect { hosts: options.hosts.join(", "), cause: Box::new(cause) };
     builder.build().await.map_err(failed)
+}
+
+/// A node that stands still refuses nothing: what it does not answer is asked of others meanwhile. All statements may be
+/// repeated.
+fn asked_again() -> SimpleSpeculativeExecutionPolicy {
+    SimpleSpeculativeExecutionPolicy { max_retry_count: 2, retry_interval: Duration::from_millis(ASK_OTHERS_MS) }
 }
 
 /// How many replicas have a write that was confirmed. Tries once, and tells what an operator has to do.
@@ -162,6 +178,11 @@ impl Connected {
             keep_days: options.keep_ms.div_ceil(DAY_MS) as i32,
             session,
         })
+    }
+
+    /// For further statements.
+    pub(super) fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Days that anything is kept.
@@ -279,7 +300,11 @@ impl Connected {
     }
 
     /// All rows, page by page.
-    async fn select<R>(&self, statement: &PreparedStatement, values: &(impl SerializeRow + Sync)) -> Result<Vec<R>>
+    pub(super) async fn select<R>(
+        &self,
+        statement: &PreparedStatement,
+        values: &(impl SerializeRow + Sync),
+    ) -> Result<Vec<R>>
     where
         R: for<'f, 'm> scylla::deserialize::row::DeserializeRow<'f, 'm>,
     {
@@ -299,13 +324,14 @@ impl Connected {
     }
 }
 
-struct Prepare<'a> {
-    session: &'a Session,
-    keyspace: &'a str,
+/// Prepares statements, in which `{}` stands for the keyspace.
+pub(super) struct Prepare<'a> {
+    pub session: &'a Session,
+    pub keyspace: &'a str,
 }
 
 impl Prepare<'_> {
-    async fn one(&self, text: &str, consistency: Consistency) -> Result<PreparedStatement> {
+    pub async fn one(&self, text: &str, consistency: Consistency) -> Result<PreparedStatement> {
         let text = text.replace("{}", &self.keyspace.to_ascii_lowercase());
         let mut statement = self.session.prepare(text).await.map_err(|cause| StorageFault::Prepare(Box::new(cause)))?;
         statement.set_consistency(consistency);
@@ -315,7 +341,7 @@ impl Prepare<'_> {
     }
 }
 
-fn key_of(id: &[u8], sender: &str) -> Result<Key> {
+pub(super) fn key_of(id: &[u8], sender: &str) -> Result<Key> {
     let id = id.try_into().map(MessageId::from_bytes);
     match (id, UserId::parse(sender.as_bytes())) {
         (Ok(id), Ok(sender)) => Ok(Key { id, sender }),

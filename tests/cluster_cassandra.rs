@@ -9,11 +9,10 @@ mod wire;
 use engines::cassandra::Cassandra;
 use fleet::drill::Drill;
 use fleet::ground::Ground;
-use fleet::{Cluster, Member, Plan, has_link};
+use fleet::{Cluster, Member, Plan, has_link, messages};
 use iris_shards::frame::{Code, LEVEL_STORED};
 use process::run;
 use std::sync::{RwLock, RwLockReadGuard};
-use std::time::Duration;
 use wire::{Heard, Wire};
 
 /// Messages per second: three JVMs share the machine.
@@ -113,16 +112,17 @@ fn what_one_core_stored_is_found_by_another() {
         bob.acknowledge(letter.sequence, letter.sequence);
         bob.settle();
     }
-    // Nobody is told when an acknowledgement is stored.
-    std::thread::sleep(Duration::from_secs(2));
+    cluster.until("core-a", "has stored every acknowledgement", |status| {
+        let mut executors = status["executors"].as_array().expect("a list").iter();
+        messages(status, "taken") == users.len() as u64 && executors.all(|executor| executor["log"]["unflushed"] == 0)
+    });
     cluster.kill("core-a");
     cluster.run("core-b");
     until_served(&cluster, "core-b");
-    let again: Vec<Wire> = users.iter().map(|user| Wire::login(&door(&cluster, "edge-a"), user)).collect();
-    std::thread::sleep(Duration::from_secs(3));
-    for (mut bob, user) in again.into_iter().zip(&users) {
-        let heard = bob.settle();
-        assert!(heard.iter().all(|heard| !matches!(heard, Heard::Deliver(_))), "{user} has acknowledged it: {heard:?}");
+    for (sequence, user) in (41..).zip(&users) {
+        let mut bob = Wire::login(&door(&cluster, "edge-b"), user);
+        alice.send(sequence, user, b"the next");
+        assert_eq!(bob.letter().text(), "the next", "{user} has acknowledged what came before");
     }
 }
 

@@ -177,7 +177,9 @@ pub struct LogStatus {
     pub bytes: u64,
     /// Bytes of records that are still needed.
     pub live_bytes: u64,
-    /// Bytes that wait for the disk.
+    /// Messages and acknowledgements that are not stored yet,
+    pub unflushed: u64,
+    /// and bytes of their bodies.
     pub unflushed_bytes: u64,
     /// How often the disk was asked.
     pub flushes: u64,

@@ -97,7 +97,7 @@ impl Executor {
         let (edge, core) = (self.edge.counts(), self.core.counts());
         let ((sums, _), shards) = (self.core.sums(), self.core.kept_shards());
         let mut log = self.engine.status();
-        log.unflushed_bytes = self.core.waiting().0.1;
+        (log.unflushed, log.unflushed_bytes) = (self.core.waiting().0.0 as u64, self.core.waiting().0.1);
         let limits = [
             ("accept", self.counts.accept_failed),
             ("connections_max", self.counts.connections_max),

@@ -191,6 +191,7 @@ impl LogEngine {
             segments: log.segments() as u64,
             bytes: log.used_bytes(),
             live_bytes: log.live_bytes(),
+            unflushed: 0,
             unflushed_bytes: 0,
             flushes: self.flush_us.len(),
             flush_us: percentiles(&self.flush_us),

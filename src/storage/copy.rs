@@ -1,7 +1,7 @@
 //! Copies messages and taken keys between the logs of a data directory and the tables of a Cassandra or ScyllaDB cluster,
 //! while no node uses either.
 //!
-//! A copy is a union in which what was taken on either side is dead on both ([`inbox`]); so it may end anywhere and be run
+//! A copy is a union in which what was taken on either side is dead on both; so it may end anywhere and be run
 //! again, and a second one writes nothing. In memory are keys, never the bodies of more than some users' pages.
 
 mod digest;

@@ -91,6 +91,7 @@ impl Init {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let done = runtime.block_on(async {
             let session = connect(&options).await?;
+            schema::check_data_centres(&session, &init.replicas)?;
             let done = schema::init(&session, &init).await?;
             schema::check(&session, &init.keyspace).await?;
             Ok::<_, StorageFault>(done)
@@ -113,7 +114,7 @@ impl From<StorageFault> for Failure {
     fn from(fault: StorageFault) -> Self {
         let exit = match &fault {
             StorageFault::Connect { .. } => Exit::Unreachable,
-            StorageFault::Name { .. } => Exit::Usage,
+            StorageFault::Name { .. } | StorageFault::NoSuchDataCentre { .. } => Exit::Usage,
             StorageFault::Request(_) => Exit::Refused,
             _ => Exit::Failed,
         };

@@ -48,6 +48,14 @@ pub enum StorageFault {
         /// Those that keep it.
         known: Vec<String>,
     },
+    /// No node is there.
+    #[error("no node of the cluster is in data centre {name}: they are in {}", known.join(", "))]
+    NoSuchDataCentre {
+        /// As given.
+        name: String,
+        /// Those of the nodes.
+        known: Vec<String>,
+    },
     /// Written by another version.
     #[error("the tables in keyspace {keyspace} have format {found}, this version knows {}", super::schema::FORMAT)]
     Format {

@@ -3,7 +3,7 @@
 //! `inbox` holds messages by (user, day), in the order in which each node wrote them; `taken` the keys that were taken;
 //! `users` where the rows of a user begin, so that a page is read behind what is dead and never through it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use scylla::client::session::Session;
 use scylla::errors::ExecutionError;
@@ -24,6 +24,18 @@ pub struct Init {
     pub replicas: Vec<(String, u8)>,
     /// After how many days what nobody takes is dropped: the time windows of compaction depend on it.
     pub keep_days: u32,
+}
+
+/// A data centre without nodes would keep nothing, and the driver would find nobody to ask.
+pub fn check_data_centres(session: &Session, replicas: &[(String, u8)]) -> Result<(), StorageFault> {
+    let cluster = session.get_cluster_state();
+    let known: BTreeSet<String> = cluster.get_nodes_info().iter().filter_map(|node| node.datacenter.clone()).collect();
+    match replicas.iter().find(|(name, _)| !known.contains(name)) {
+        Some((name, _)) => {
+            Err(StorageFault::NoSuchDataCentre { name: name.clone(), known: known.into_iter().collect() })
+        }
+        None => Ok(()),
+    }
 }
 
 /// Makes what is missing, and says so; what is there stays.

@@ -3,7 +3,7 @@
 use super::{By, Pending, Run, Shard, Turn, flush_stored, tombstone_record};
 use crate::event::Action;
 use crate::frame::Code;
-use crate::id::{Key, Slot, UserId};
+use crate::id::{Key, ReturnAddress, Slot, UserId};
 use crate::inbox::{Content, Entry, EntryKey};
 use crate::mailbox::{Mailbox, MailboxId, Mailboxes};
 use crate::mutant::{self, Mutant};
@@ -206,9 +206,7 @@ impl Shard {
         key: EntryKey,
         refusal: Refusal,
     ) {
-        let Some(held) = mailbox.held.as_mut() else { return };
-        let Some(entry) = held.remove(&mut self.sums, key) else { return };
-        self.on_removed(mailbox.slot);
+        let Some((entry, waiting)) = self.give_up((id, mailbox), key) else { return };
         match entry.content() {
             Content::Unlogged(cell) => {
                 self.unlogged_bytes -= u64::from(entry.bytes);
@@ -217,12 +215,24 @@ impl Shard {
             Content::Logging(cell) => self.cells.clear(cell),
             Content::Flushed(place) => trim(turn, place),
         }
-        let others = self.addresses.take(id, key);
-        for to in self.origin(&entry).into_iter().chain(others).filter(|_| !entry.is_told()) {
+        for to in waiting {
             turn.to_edge(to.login.at, ToEdge::Refused { to, refusal });
         }
-        self.senders.release(key.1);
         mailbox.settle();
+    }
+
+    /// Takes an entry out of memory without a trace. Returns it, and who waits for a first answer.
+    pub(super) fn give_up(
+        &mut self,
+        (id, mailbox): (MailboxId, &mut Mailbox),
+        key: EntryKey,
+    ) -> Option<(Entry, Vec<ReturnAddress>)> {
+        let entry = mailbox.held.as_mut()?.remove(&mut self.sums, key)?;
+        let others = self.addresses.take(id, key);
+        let waiting = self.origin(&entry).into_iter().chain(others).filter(|_| !entry.is_told()).collect();
+        self.senders.release(key.1);
+        self.on_removed(mailbox.slot);
+        Some((entry, waiting))
     }
 
     /// The content of an entry has come from the disk.

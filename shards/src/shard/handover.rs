@@ -123,15 +123,11 @@ impl Shard {
         if !(is_kept || drops_early) {
             return;
         }
-        let Some(held) = mailbox.held.as_mut() else { return };
-        if held.remove(&mut self.sums, key).is_some() {
+        if self.give_up((id, mailbox), key).is_some() {
             match self.is_shared() {
                 true => Self::void_load(mailbox),
                 false => turn.out.push(Action::Storage(StorageRequest::Trim { place })),
             }
-            self.addresses.take(id, key);
-            self.senders.release(key.1);
-            self.on_removed(mailbox.slot);
             mailbox.settle();
         }
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::{Run, Shard, Turn, flush_stored, to_core};
 use crate::event::Action;
 use crate::frame::Code;
-use crate::id::{Key, NodeId, ReturnAddress};
+use crate::id::{Key, NodeId, ReturnAddress, UserId};
 use crate::inbox::{Content, Entry, EntryKey};
 use crate::mailbox::{Loading, Mailbox, MailboxId, Mailboxes, Stored};
 use crate::mutant::{self, Mutant};
@@ -188,7 +188,8 @@ impl Shard {
         mailbox.settle();
     }
 
-    /// Who waits for the store to be asked has to ask again later, and what it tells meanwhile does not count. Not a bounce: what comes behind it may be taken.
+    /// Who waits for the store to be asked has to ask again later, and what it tells meanwhile does not count. Not a bounce:
+    /// what comes behind it may be taken.
     pub(super) fn refuse_waiting(&mut self, turn: &mut Turn<'_>, mailbox: &mut Mailbox) {
         let Stored::Loading(loading) = &mut mailbox.stored else { return };
         (loading.asked, loading.is_void) = (0, true);
@@ -219,7 +220,7 @@ impl Shard {
         turn: &mut Turn<'_>,
         mailboxes: &mut Mailboxes,
         (node, name, asks): (NodeId, Key, bool),
-        user: crate::id::UserId,
+        user: UserId,
     ) {
         let slot = slot_of(user.as_bytes());
         let Some(tenure) = self.tenure(slot) else { return };
@@ -301,16 +302,13 @@ impl Shard {
     ) {
         let Some(held) = mailbox.held.as_mut() else { return };
         let gone: Vec<EntryKey> = held.inbox.iter().filter(|entry| is_gone(entry)).map(Entry::key).collect();
+        held.sending.retain(|(waiting, _)| !gone.contains(waiting));
         for key in gone {
-            let Some(entry) = held.remove(&mut self.sums, key) else { continue };
-            held.sending.retain(|(waiting, _)| *waiting != key);
+            let Some((_, waiting)) = self.give_up((id, mailbox), key) else { continue };
             self.counts.gone += 1;
-            let others = self.addresses.take(id, key);
-            for to in self.origin(&entry).into_iter().chain(others).filter(|_| !entry.is_told()) {
+            for to in waiting {
                 turn.to_edge(to.login.at, ToEdge::Bounce { to });
             }
-            self.senders.release(key.1);
-            self.on_removed(mailbox.slot);
         }
         // What came from the store behind these goes on.
         self.send_ready(turn, mailbox);
@@ -330,7 +328,7 @@ impl Shard {
         if !self.is_shared() || !is_idle {
             return;
         }
-        if let Some(held) = &mut mailbox.held {
+        if let Some(held) = &mailbox.held {
             let rests = |entry: &Entry| {
                 matches!(entry.content(), Content::Flushed(_)) && (entry.is_told() || self.origin(entry).is_none())
             };
@@ -339,10 +337,7 @@ impl Shard {
             }
             let keys: Vec<EntryKey> = held.inbox.iter().map(Entry::key).collect();
             for key in keys {
-                held.remove(&mut self.sums, key);
-                self.addresses.take(id, key);
-                self.senders.release(key.1);
-                self.on_removed(mailbox.slot);
+                self.give_up((id, mailbox), key);
             }
         }
         mailbox.stored = Stored::Unknown;

@@ -99,7 +99,20 @@ pub struct DrainArgs {
     /// Put them there first (always so for a server that is started here).
     #[arg(long)]
     pub fill: bool,
-    /// Users who sent them.
+    #[command(flatten)]
+    pub crowd: CrowdArgs,
+    /// Drop the page cache before (needs root).
+    #[arg(long)]
+    pub drop_caches: bool,
+    /// The drain may take this long, s.
+    #[arg(long, default_value_t = 300)]
+    pub limit_seconds: u64,
+}
+
+/// Those who fill the inbox that is drained.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct CrowdArgs {
+    /// Users who send the messages.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub senders: u32,
     /// Messages in flight of each of them.
@@ -108,12 +121,6 @@ pub struct DrainArgs {
     /// Bytes of a message.
     #[arg(long, default_value_t = 64, value_parser = body_bytes)]
     pub body: usize,
-    /// Drop the page cache before (needs root).
-    #[arg(long)]
-    pub drop_caches: bool,
-    /// The drain may take this long, s.
-    #[arg(long, default_value_t = 300)]
-    pub limit_seconds: u64,
 }
 
 /// Flags of `refill`.
@@ -130,15 +137,8 @@ pub struct RefillArgs {
     /// Messages of the first page.
     #[arg(long, default_value_t = 64)]
     pub page: u64,
-    /// Users who send them.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub senders: u32,
-    /// Messages in flight of each of them.
-    #[arg(long, default_value_t = 64)]
-    pub window: u64,
-    /// Bytes of a message.
-    #[arg(long, default_value_t = 64, value_parser = body_bytes)]
-    pub body: usize,
+    #[command(flatten)]
+    pub crowd: CrowdArgs,
     /// A drain may take this long, s.
     #[arg(long, default_value_t = 60)]
     pub limit_seconds: u64,

@@ -29,7 +29,7 @@ const SAMPLE: Duration = Duration::from_millis(5);
 pub fn run(args: &DrainArgs) -> Result<Report> {
     let mut args = args.clone();
     args.target.prefix = Some(args.target.prefix());
-    args.messages = args.messages.next_multiple_of(u64::from(args.senders));
+    args.messages = args.messages.next_multiple_of(u64::from(args.crowd.senders));
     let mut server = args.target.open()?;
     let pid = server.pid()?;
     thread::sleep(PAUSE);
@@ -58,13 +58,13 @@ pub(super) fn fill(args: &DrainArgs, server: &Server, figures: &mut Fields) -> R
     let senders = StoredArgs {
         target: args.target.clone(),
         course: CourseArgs { seconds: 0.0, warm_up_ms: 0, settle_ms: 0 },
-        senders: args.senders,
+        senders: args.crowd.senders,
         recipients: 1,
-        window: args.window,
-        body: args.body,
+        window: args.crowd.window,
+        body: args.crowd.body,
     };
-    let users = stored::senders(&senders, server, args.messages / u64::from(args.senders), Iris::default)?;
-    let crew = Crew::start(vec![users], args.body, Pace::default(), &args.target.cpus()?.generator)?;
+    let users = stored::senders(&senders, server, args.messages / u64::from(args.crowd.senders), Iris::default)?;
+    let crew = Crew::start(vec![users], args.crowd.body, Pace::default(), &args.target.cpus()?.generator)?;
     crew.wait_ready(LOGIN_LIMIT)?;
     crew.advance(Phase::Warm);
     let is_done = crew.wait(FILL_LIMIT, |totals| {
@@ -138,10 +138,10 @@ fn drain_beside_a_pair(args: &DrainArgs, server: &Server, figures: &mut Fields) 
 /// The user logs in; the crew goes on by itself.
 pub(super) fn come_back(args: &DrainArgs, server: &Server) -> Result<Crew> {
     let name = stored::away(&args.target.prefix(), 0);
-    let (behaviour, senders) = (Behaviour::Listen, 0..args.senders);
+    let (behaviour, senders) = (Behaviour::Listen, 0..args.crowd.senders);
     let duty = Duty { behaviour, window: 1, messages_max: 0, origin: u32::MAX, senders, level: None };
     let user = Seat { name: &name, recipient: "", duty }.take(server, &args.target.token, Iris::default())?;
-    let crew = Crew::start(vec![vec![user]], args.body, Pace::default(), &args.target.cpus()?.generator)?;
+    let crew = Crew::start(vec![vec![user]], args.crowd.body, Pace::default(), &args.target.cpus()?.generator)?;
     crew.advance(Phase::Measure);
     Ok(crew)
 }
@@ -162,10 +162,10 @@ fn look_again(args: &DrainArgs, server: &Server) -> Result<Faults> {
 
 fn start_pair(args: &DrainArgs, server: &Server, prefix: &str) -> Result<Crew> {
     let course = CourseArgs { seconds: 0.0, warm_up_ms: 0, settle_ms: 0 };
-    let (target, body) = (args.target.clone(), args.body);
+    let (target, body) = (args.target.clone(), args.crowd.body);
     let pair = RelayArgs { target, course, pairs: 1, window: 1, body, gated: false, rate: None, idle: 0 };
     let users = relay::pairs(&pair, server, format!("{}{prefix}", args.target.prefix()), Iris::default)?;
-    let crew = Crew::start(vec![users], args.body, Pace::default(), &args.target.cpus()?.generator)?;
+    let crew = Crew::start(vec![users], args.crowd.body, Pace::default(), &args.target.cpus()?.generator)?;
     crew.wait_ready(LOGIN_LIMIT)?;
     crew.advance(Phase::Warm);
     thread::sleep(Duration::from_millis(1_200));
@@ -220,8 +220,8 @@ fn put_memory(figures: &mut Fields, empty: Memory, before: Memory, largest: Memo
 fn parameters(args: &DrainArgs, server: &Server) -> Fields {
     let mut fields = Fields::default();
     fields.put("messages", args.messages);
-    fields.put("senders", args.senders);
-    fields.put("body_bytes", args.body);
+    fields.put("senders", args.crowd.senders);
+    fields.put("body_bytes", args.crowd.body);
     fields.put("drop_caches", args.drop_caches);
     fields.put("executors", args.target.executors);
     fields.put("filesystem", server.filesystem());

@@ -89,11 +89,9 @@ fn median(of: &[f64]) -> f64 {
 fn drain_args(args: &RefillArgs) -> DrainArgs {
     DrainArgs {
         target: args.target.clone(),
-        messages: args.messages.next_multiple_of(u64::from(args.senders)),
+        messages: args.messages.next_multiple_of(u64::from(args.crowd.senders)),
         fill: true,
-        senders: args.senders,
-        window: args.window,
-        body: args.body,
+        crowd: args.crowd,
         drop_caches: false,
         limit_seconds: args.limit_seconds,
     }
@@ -103,9 +101,9 @@ fn parameters(args: &RefillArgs, server: &Server) -> Fields {
     let mut fields = Fields::default();
     fields.put("messages", args.messages);
     fields.put("rounds", args.rounds);
-    fields.put("senders", args.senders);
+    fields.put("senders", args.crowd.senders);
     fields.put("page", args.page);
-    fields.put("body_bytes", args.body);
+    fields.put("body_bytes", args.crowd.body);
     fields.put("executors", args.target.executors);
     fields.put("filesystem", server.filesystem());
     fields

@@ -66,6 +66,7 @@ pub mod admin;
 pub mod bell;
 pub mod cli;
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod connections;
 pub mod cpus;

@@ -7,11 +7,10 @@ use std::path::PathBuf;
 
 use super::{Exit, Failure, print};
 use crate::config::{Config, Flags, Token};
-use crate::storage::cassandra::{CassandraOptions, StorageFault, connect, schema};
+use crate::storage::cassandra::{CassandraOptions, DAY_MS, StorageFault, connect, schema};
 
 /// Making tables is slow, and done once.
 const REQUEST_MS_MAX: u64 = 60_000;
-const DAY_MS: u64 = 86_400_000;
 
 /// See the module.
 #[derive(Debug, Args)]

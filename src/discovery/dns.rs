@@ -4,9 +4,10 @@
 //! `zone=`). Where it is missing, and there are at most 256 shards, SRV of `_iris._tcp.shard-N.CORE` says it. Asked again
 //! when the shortest TTL is over, between 1 and 60 s. What was known is kept while nobody answers.
 
-use super::publish::{Publisher, unix_ms};
+use super::publish::Publisher;
 use super::view::{Known, NodeState};
 use super::{Command, DiscoveryError};
+use crate::clock::unix_ms;
 use crate::config::{Ranges, parse_shards};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig};

@@ -8,9 +8,10 @@ mod member;
 mod roster;
 mod swim;
 
-use super::publish::{Publisher, unix_ms};
+use super::publish::Publisher;
 use super::view::Known;
 use super::{Command, DiscoveryError, reachable};
+use crate::clock::unix_ms;
 use crate::config::{Config, Discovery};
 use crate::random;
 use datagram::DATAGRAM_BYTES_MAX;

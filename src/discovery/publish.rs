@@ -6,9 +6,10 @@
 use super::locked;
 use super::status::{DiscoveryStatus, UncoveredStatus, uncovered};
 use super::view::{Known, View, Viewer};
+use crate::clock::unix_ms;
 use crate::config::Cluster;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a view has to last before its faults are warned of.
@@ -127,9 +128,4 @@ fn say(uncovered: &[UncoveredStatus]) {
     } else {
         tracing::warn!("discovery: shards with fewer cores than cluster.copies: {shown}{more}");
     }
-}
-
-pub fn unix_ms() -> u64 {
-    // A clock before 1970 is no reason to stop.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }

@@ -11,9 +11,10 @@ mod map;
 
 pub use map::PublishedMap;
 
-use super::publish::{Publisher, unix_ms};
+use super::publish::Publisher;
 use super::view::{Known, NodeState};
 use super::{Command, DiscoveryError};
+use crate::clock::unix_ms;
 use crate::config::{Config, Discovery, parse_shards, shards_text};
 use crate::random;
 use consul::Consul;

@@ -18,7 +18,7 @@ mod thread;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use iris_shards::id::{Body, Key, NodeId, UserId};
@@ -27,6 +27,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
 
 pub use self::fault::StorageFault;
 pub use self::options::{CassandraOptions, Level, TlsFiles};
+pub use self::place::DAY_MS;
 pub use self::session::{connect, copies};
 pub use self::thread::first_copies;
 
@@ -36,6 +37,7 @@ use self::place::{At, KEPT, at_of};
 use super::fatal;
 use crate::admin::LogStatus;
 use crate::bell::Bell;
+use crate::clock::unix_ms;
 use crate::executor::{histogram, percentiles};
 
 /// Answers that wait for an executor; the storage thread waits for room.
@@ -131,7 +133,7 @@ impl CassandraEngine {
             write_us: histogram(),
             seat,
         };
-        engine.send(Job::Open { executor: engine.seat.executor, now: at_of(wall_ms()) });
+        engine.send(Job::Open { executor: engine.seat.executor, now: at_of(unix_ms()) });
         bell.ring();
         engine
     }
@@ -141,7 +143,7 @@ impl CassandraEngine {
         match request {
             // Times of rows follow those of this node's last life.
             request if self.reserved_until == 0 => self.early.push(request),
-            StorageRequest::Append(record) => self.inboxes.append(record, wall_ms()),
+            StorageRequest::Append(record) => self.inboxes.append(record, unix_ms()),
             StorageRequest::Read { user, key, place } => {
                 let (writer, bucket, at) = self.inboxes.slice_of(place);
                 self.wanted.entry((user, bucket, writer)).or_default().push((at, key));
@@ -172,7 +174,7 @@ impl CassandraEngine {
     }
 
     fn reserve(&mut self) {
-        let newest = self.inboxes.clock.last().max(at_of(wall_ms()));
+        let newest = self.inboxes.clock.last().max(at_of(unix_ms()));
         if !self.is_reserving && newest + KEPT / 2 > self.reserved_until {
             self.is_reserving = true;
             self.send(Job::Reserve { executor: self.seat.executor, until: newest + KEPT });
@@ -235,7 +237,7 @@ impl CassandraEngine {
         let oldest = self.begun.first_key_value().map_or(Duration::ZERO, |(_, begun)| begun.elapsed());
         let is_away = oldest.as_millis() as u64 > self.seat.options.away_ms;
         if is_away != self.away_since.is_some() {
-            self.away_since = is_away.then(|| wall_ms().saturating_sub(oldest.as_millis() as u64));
+            self.away_since = is_away.then(|| unix_ms().saturating_sub(oldest.as_millis() as u64));
             self.events.push(StorageEvent::Away(is_away));
             self.asked.bell.ring();
             match is_away {
@@ -357,8 +359,4 @@ impl CassandraEngine {
 fn tombstone(user: UserId, key: Key, taken_at: u64) -> StorageEvent {
     let record = Record::Tombstone { user, key, taken_at, kills: None };
     StorageEvent::Recovered { record, body_bytes: 0, place: NOWHERE }
-}
-
-fn wall_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }

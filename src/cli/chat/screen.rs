@@ -2,11 +2,11 @@
 
 use super::super::{printable, printable_body, rfc3339};
 use crate::client::{Message, name_of};
+use crate::clock::unix_ms;
 use iris_shards::frame::{STATE_OFFLINE, STATE_ONLINE};
 use iris_shards::id::MessageId;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Lines of history that are kept.
 const HISTORY_MAX: usize = 1_000;
@@ -153,8 +153,7 @@ fn presence(user: &str, state: u8, last_seen: u64) -> String {
 
 /// Nothing for what was said just now.
 fn ago(sent_at: u64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis();
-    let seconds = u64::try_from(now).unwrap_or(0).saturating_sub(sent_at) / 1_000;
+    let seconds = unix_ms().saturating_sub(sent_at) / 1_000;
     match seconds {
         0..60 => String::new(),
         60..3_600 => format!("  ({} min ago)", seconds / 60),

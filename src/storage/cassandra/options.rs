@@ -1,5 +1,6 @@
 //! How to reach the cluster, and the bounds of what is asked of it at once.
 
+use super::place::DAY_MS;
 use crate::config::Token;
 use scylla::statement::Consistency;
 use std::collections::BTreeMap;
@@ -39,7 +40,6 @@ pub struct CassandraOptions {
 impl CassandraOptions {
     /// The defaults, for these hosts.
     pub fn new(hosts: Vec<String>, keyspace: &str) -> Self {
-        const DAY_MS: u64 = super::place::DAY_MS;
         CassandraOptions {
             hosts,
             keyspace: keyspace.to_owned(),

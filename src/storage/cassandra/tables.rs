@@ -257,10 +257,10 @@ async fn patiently<T>(attempt: impl AsyncFn() -> Result<T>) -> Result<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::place::DAY_MS;
     use super::*;
     use iris_shards::id::MessageId;
 
-    const DAY_MS: u64 = 86_400_000;
     const NOON_MS: u64 = 1_800_014_400_000;
 
     fn user() -> UserId {
